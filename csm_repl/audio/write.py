@@ -1,0 +1,118 @@
+"""Files that appear whole or not at all, and never over another one. Knows nothing about who names them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import secrets
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from csm_repl.audio.encoder import Encoder, check_ending
+from csm_repl.audio.samples import SAMPLE_RATE, to_pcm16
+from csm_repl.errors import OutputError
+
+if TYPE_CHECKING:
+    import torch
+
+_REMEDIES = {
+    errno.ENOSPC: "Free some space, or choose a folder on another disk.",
+    errno.EDQUOT: "Free some of your disk quota, or choose a folder on another disk.",
+    errno.EFBIG: "Choose another disk, or raise the limit on file sizes (ulimit -f).",
+    errno.EROFS: "Choose a folder that you may write to.",
+    errno.EACCES: "Choose a folder that you may write to.",
+    errno.EPERM: "Choose a folder that you may write to.",
+    errno.ENOENT: "Make the folder, or choose another one.",
+    errno.ENOTDIR: "Choose a folder that exists.",
+    errno.EISDIR: "Choose another name.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+}
+
+
+def output_error(target: Path | str, error: OSError) -> OutputError:
+    """The OutputError, with its remedy, for what the system said when `target` was written."""
+    reason = error.strerror or type(error).__name__
+    remedy = _REMEDIES.get(error.errno or 0, "Choose another folder or disk.")
+    return OutputError(f"{target} cannot be written: {reason}.", remedy)
+
+
+def write_bytes_atomic(path: Path | str, data: bytes, *, replace: bool = False) -> None:
+    """Make the file `path` with `data`: it appears whole or not at all, and nothing else is left behind.
+
+    Raises:
+        FileExistsError: `path` exists and `replace` is False; it is untouched.
+        OutputError: disk full, read-only, not allowed, no such folder, ...
+    """
+    path = Path(path)
+    try:
+        temp, file = open_temp(path)
+        try:
+            with file:
+                file.write(data)
+                sync(file)
+            put_in_place(temp, path, replace)
+        finally:
+            remove(temp)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
+def write_audio(
+    path: Path | str, samples: torch.Tensor, rate: int = SAMPLE_RATE, *, replace: bool = False
+) -> None:
+    """Write `[N]` float samples at `rate` Hz as .wav (16-bit PCM), .flac or .mp3, by the ending of `path`.
+
+    Raises:
+        UsageError: another ending.
+        FileExistsError, OutputError: as `write_bytes_atomic`; also OutputError where N is 0.
+    """
+    path = Path(path)
+    check_ending(path)
+    if samples.numel() == 0:
+        raise OutputError(f"{path} cannot be written: there is no sound.", "Say something first.")
+    buffer = io.BytesIO()
+    encoder = Encoder(buffer, path, rate)
+    encoder.write(to_pcm16(samples))
+    encoder.close()
+    write_bytes_atomic(path, buffer.getvalue(), replace=replace)
+
+
+def open_temp(path: Path) -> tuple[Path, IO[bytes]]:
+    # Not tempfile: its files are private (0600), and a finished take should have the user's usual mode.
+    temp = path.parent / f".csm-repl-{secrets.token_hex(8)}.part"
+    return temp, temp.open("xb")
+
+
+def sync(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def put_in_place(temp: Path, path: Path, replace: bool) -> None:
+    """Give `temp` its final name. A hard link is the one step that fails where the name is taken."""
+    if replace:
+        target = path.resolve()
+        if target.exists() and not target.is_file():
+            raise OutputError(f"{path} is no regular file, so it is not replaced.", "Choose another name.")
+        temp.replace(target)
+        return
+    try:
+        os.link(temp, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links (exFAT, some network shares)
+        path.open("xb").close()  # takes the name, or says that it is taken
+        try:
+            temp.replace(path)
+        except BaseException:
+            remove(path)
+            raise
+
+
+def remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,46 @@
+"""How long a text can take to say: the guard against takes that never end.
+
+Conversational English runs at 13 to 16 characters a second. The ceiling allows 6 characters a second
+and 2.5 seconds on top: slow, emphatic speech with pauses stays under it (`tests/engine/test_ceiling.py`
+compares with a synthesiser at half speed), babble and silence do not.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+__all__ = ["ceiling_seconds", "expected_seconds"]
+
+CEILING_CHARS_PER_S = 6.0
+CEILING_EXTRA_S = 2.5
+USUAL_CHARS_PER_S = 14.0
+
+_DIGIT_CHARS = 5.0
+"""A digit is spoken as a word: 'seven' has 5 letters, '2024' is 'twenty twenty-four'."""
+_WIDE_CHARS = 4.0
+"""A Chinese, Japanese or Korean character is a syllable or more: about a quarter of a second."""
+
+
+def _spoken_chars(text: str) -> float:
+    """Length of `text` in characters of spelled-out English."""
+    total = 0.0
+    for char in text:
+        if char.isdigit():
+            total += _DIGIT_CHARS
+        elif unicodedata.east_asian_width(char) in "WF":
+            total += _WIDE_CHARS
+        elif unicodedata.category(char) in {"Sc", "Sm", "So"} or char in "%&@#":
+            total += _DIGIT_CHARS
+        else:
+            total += 1.0
+    return total
+
+
+def ceiling_seconds(text: str) -> float:
+    """The longest that a take of `text` may get before it is cut."""
+    return CEILING_EXTRA_S + _spoken_chars(text) / CEILING_CHARS_PER_S
+
+
+def expected_seconds(text: str) -> float:
+    """About how long a take of `text` will be."""
+    return 0.5 + _spoken_chars(text) / USUAL_CHARS_PER_S

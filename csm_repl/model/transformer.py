@@ -1,0 +1,191 @@
+"""A Llama-3 transformer made for generating one position at a time.
+
+Fused query/key/value and gate/up projections, grouped-query attention, key/value caches that are
+allocated once. Knows nothing about text, audio, sampling or files.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from csm_repl.model.config import RopeConfig, TransformerConfig
+from csm_repl.model.linear import Linear
+
+__all__ = ["KVCache", "Transformer", "apply_rope", "rope_frequencies", "rope_table"]
+
+
+def rope_frequencies(config: RopeConfig, head_dim: int) -> torch.Tensor:
+    """Angular frequencies [head_dim / 2], float64, after Llama 3's scaling.
+
+    Wavelengths beyond `original_context / low_freq_factor` are stretched by `factor`, those below
+    `original_context / high_freq_factor` are left, those between are blended linearly in
+    `original_context / wavelength` (Llama 3.1 release notes; the same in torchtune and transformers).
+    """
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim
+    frequencies = config.base**-exponents
+    turns = config.original_context * frequencies / (2 * math.pi)
+    blend = (turns - config.low_freq_factor) / (config.high_freq_factor - config.low_freq_factor)
+    blend = blend.clamp(0.0, 1.0)
+    return frequencies * (blend + (1.0 - blend) / config.factor)
+
+
+def rope_table(config: RopeConfig, head_dim: int, n_positions: int, device: torch.device) -> torch.Tensor:
+    """Cosines and sines [n_positions, head_dim / 2, 2], always float32.
+
+    At position 2000 a table rounded to bf16 is wrong by up to 1/256 of a turn; the rotation is therefore
+    never computed in the model's dtype.
+    """
+    positions = torch.arange(n_positions, dtype=torch.float64)
+    angles = torch.outer(positions, rope_frequencies(config, head_dim))
+    return torch.stack([angles.cos(), angles.sin()], dim=-1).float().to(device)
+
+
+def apply_rope(x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """Rotates the interleaved pairs of x [B, S, H, Dh] by table [S, Dh / 2, 2]; keeps x's dtype."""
+    pairs = x.float().unflatten(-1, (-1, 2))
+    cos, sin = table[:, None, :, 0], table[:, None, :, 1]
+    even, odd = pairs[..., 0], pairs[..., 1]
+    rotated = torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1)
+    return rotated.flatten(-2).to(x.dtype)
+
+
+class KVCache:
+    """Keys and values of all layers, [n_layers, 2, B, n_kv_heads, n_positions, Dh], allocated once."""
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        n_positions: int,
+        *,
+        batch_size: int = 1,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        shape = (config.n_layers, 2, batch_size, config.n_kv_heads, n_positions, config.head_dim)
+        self.data = torch.zeros(shape, device=device, dtype=dtype)
+        self.n_positions = n_positions
+        # Views made once: indexing the big tensor in every layer of every step costs more than attention.
+        self.layers = [(layer[0], layer[1]) for layer in self.data]
+
+    @property
+    def n_bytes(self) -> int:
+        return self.data.numel() * self.data.element_size()
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm computed in float32, as in Llama."""
+
+    weight: torch.Tensor
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(dim, device="meta"), requires_grad=False)
+        self.eps = eps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        wide = x.float()
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return (wide * scale).to(x.dtype) * self.weight
+
+
+class Layer(nn.Module):
+    """One block: attention and gated feed-forward, each behind a norm, each added to the stream."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.n_heads, self.n_kv_heads, self.head_dim = config.n_heads, config.n_kv_heads, config.head_dim
+        self.group = config.n_heads // config.n_kv_heads
+        n_q, n_kv = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+        self.n_rotated = config.n_heads + config.n_kv_heads
+        self.attn_norm = RMSNorm(config.dim, config.norm_eps)
+        self.wqkv = Linear(config.dim, n_q + 2 * n_kv)
+        self.wo = Linear(n_q, config.dim)
+        self.mlp_norm = RMSNorm(config.dim, config.norm_eps)
+        self.w_gate_up = Linear(config.dim, 2 * config.intermediate_dim)
+        self.w_down = Linear(config.intermediate_dim, config.dim)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        table: torch.Tensor,
+        cache: tuple[torch.Tensor, torch.Tensor],
+        start: int,
+        mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        x = x + self.wo(self._attend(self.attn_norm(x), table, cache, start, mask))
+        gate, up = self.w_gate_up(self.mlp_norm(x)).chunk(2, dim=-1)
+        return x + self.w_down(F.silu(gate) * up)
+
+    def _attend(
+        self,
+        x: torch.Tensor,
+        table: torch.Tensor,
+        cache: tuple[torch.Tensor, torch.Tensor],
+        start: int,
+        mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        n_batch, n_new, _ = x.shape
+        heads = self.wqkv(x).view(n_batch, n_new, self.n_rotated + self.n_kv_heads, self.head_dim)
+        rotated = apply_rope(heads[:, :, : self.n_rotated], table)
+        q, k = rotated.split([self.n_heads, self.n_kv_heads], dim=2)
+        keys, values = cache
+        end = start + n_new
+        keys[:, :, start:end] = k.transpose(1, 2)
+        values[:, :, start:end] = heads[:, :, self.n_rotated :].transpose(1, 2)
+        keys, values = keys[:, :, :end], values[:, :, :end]
+        if n_new == 1:
+            # The heads of a group share keys and see all of them: they are rows of one small product.
+            rows = q.reshape(n_batch, self.n_kv_heads, self.group, self.head_dim)
+            y = F.scaled_dot_product_attention(rows, keys, values)
+            return y.reshape(n_batch, 1, -1)
+        y = F.scaled_dot_product_attention(
+            q.transpose(1, 2), keys, values, attn_mask=mask, enable_gqa=self.group > 1
+        )
+        return y.transpose(1, 2).reshape(n_batch, n_new, -1)
+
+
+class Transformer(nn.Module):
+    """Layers and final norm; maps embeddings to hidden states. Built on the meta device."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.n_layers))
+        self.norm = RMSNorm(config.dim, config.norm_eps)
+        self.table: torch.Tensor | None = None
+
+    def prepare(self, n_positions: int, device: torch.device) -> None:
+        """Makes the rotary tables for `n_positions`; not part of the weights, never cast."""
+        self.table = rope_table(self.config.rope, self.config.head_dim, n_positions, device)
+
+    def new_cache(self, n_positions: int, *, dtype: torch.dtype, batch_size: int = 1) -> KVCache:
+        device = self.norm.weight.device
+        return KVCache(self.config, n_positions, batch_size=batch_size, device=device, dtype=dtype)
+
+    def forward(self, x: torch.Tensor, cache: KVCache, start: int) -> torch.Tensor:
+        """Runs positions start ... start + S - 1 and leaves their keys and values in `cache`.
+
+        Args:
+            x: embeddings [B, S, D].
+            cache: holds valid entries for the positions before `start`.
+            start: first position.
+
+        Returns:
+            Hidden states after the final norm, [B, S, D].
+        """
+        assert self.table is not None, "prepare() has not been called"
+        n_new = x.shape[1]
+        end = start + n_new
+        mask = None
+        if n_new > 1:
+            new = torch.arange(start, end, device=x.device)
+            mask = torch.arange(end, device=x.device)[None, :] <= new[:, None]
+        table = self.table[start:end]
+        for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
+            x = layer(x, table, layer_cache, start, mask)
+        out: torch.Tensor = self.norm(x)
+        return out

@@ -1,0 +1,1 @@
+"""What a run remembers and leaves behind: context window, transcript, takes, saved sessions."""
