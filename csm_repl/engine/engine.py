@@ -21,6 +21,9 @@ __all__ = ["Engine", "EngineStats", "Generation", "PromptTooLongError"]
 PREFILL_CHUNK = 256
 """Positions a prefill pass runs at most: bounds its memory, and Ctrl-C is heard between passes."""
 
+FIRST_FRAME_REDRAWS = 8
+"""A take that closes with its first frame says nothing, so that frame is drawn again this often."""
+
 
 class PromptTooLongError(ValueError):
     """The prompt leaves no room for a frame. Planning the context is the caller's business."""
@@ -175,6 +178,11 @@ class Generation(Iterator[torch.Tensor]):
         with torch.inference_mode():
             codes = self._next_frame()
             host = codes.cpu()
+            redraws = 0 if self.n_frames or self.sampler.options.greedy else FIRST_FRAME_REDRAWS
+            while redraws and not host.any():
+                codes = self._draw()
+                host = codes.cpu()
+                redraws -= 1
         if not host.any():
             self.ended = "end"
             raise StopIteration
@@ -194,5 +202,10 @@ class Generation(Iterator[torch.Tensor]):
             # goes out without waiting for them.
             self._hidden = engine._append_frame(*self._last)
         self._last = None
+        return self._draw()
+
+    def _draw(self) -> torch.Tensor:
+        assert self._hidden is not None
         self.sampler.next_frame()
+        engine = self._engine
         return engine.model.make_frame(self._hidden, engine._decoder_cache, self.sampler.pick)

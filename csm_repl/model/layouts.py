@@ -70,9 +70,7 @@ def _layers(target: str, config: TransformerConfig, names: _LayerNames) -> Itera
     for index in range(config.n_layers):
         ours, theirs = f"{target}.layers.{index}", f"{names.prefix}.layers.{index}"
 
-        def part(
-            name: str, *shape: int, heads: int = 0, theirs: str = theirs
-        ) -> Part:
+        def part(name: str, *shape: int, heads: int = 0, theirs: str = theirs) -> Part:
             return Part((f"{theirs}.{name}",), shape, heads)
 
         yield Recipe(f"{ours}.attn_norm.weight", (part(names.attn_norm, dim),))

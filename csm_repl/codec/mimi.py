@@ -1,0 +1,157 @@
+"""Kyutai's Mimi behind the codec interface, run by the moshi package.
+
+Causal: it holds nothing back, so a stream's flush is empty and the last frame is out when it is decoded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from csm_repl.codec.base import DecodeStream
+from csm_repl.errors import CheckpointError
+
+__all__ = ["MIMI_FILE", "MIMI_REPO", "MimiCodec"]
+
+MIMI_REPO = "kyutai/moshiko-pytorch-bf16"
+MIMI_FILE = "tokenizer-e351c8d8-checkpoint125.safetensors"
+
+
+def _loaders() -> Any:
+    # moshi reads both when they are first needed; compiling costs a minute at the first frame, and its
+    # CUDA graphs allow one chunk size only.
+    os.environ.setdefault("NO_TORCH_COMPILE", "1")
+    os.environ.setdefault("NO_CUDA_GRAPH", "1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from moshi.models import loaders
+    return loaders
+
+
+class MimiCodec:
+    """Mimi with the first `n_codebooks` of its codebooks."""
+
+    def __init__(self, model: Any, *, n_codebooks: int, weights_id: str) -> None:
+        self._model = model
+        self._device = next(model.parameters()).device
+        self._open: _MimiStream | None = None
+        self.id = f"mimi-{weights_id}-{n_codebooks}"
+        self.n_codebooks = n_codebooks
+        self.sample_rate = int(model.sample_rate)
+        self.frame_rate = float(model.frame_rate)
+        self.samples_per_frame = int(model.frame_size)
+        self._n_codes = int(model.cardinality)
+
+    @classmethod
+    def load(
+        cls,
+        weights: Path,
+        *,
+        n_codebooks: int,
+        device: torch.device,
+        config: Mapping[str, Any] | None = None,
+    ) -> MimiCodec:
+        """Reads weights with moshi's names.
+
+        Args:
+            weights: a `.safetensors` file.
+            n_codebooks: how many codebooks the language model speaks.
+            device: where it runs. Always in float32: the codec is small, and its sound is the product.
+            config: sizes in moshi's form (`seanet`, `quantizer`, `transformer`, ...); None: Kyutai's.
+
+        Raises:
+            CheckpointError: the file is missing, corrupt, of another shape, or has too few codebooks.
+        """
+        loaders = _loaders()
+        sizes = dict(config) if config is not None else None
+        total = int((sizes or loaders._mimi_config)["quantizer"]["n_q"])
+        if n_codebooks > total:
+            raise CheckpointError(
+                f"The model speaks {n_codebooks} codebooks and the codec in {weights} has {total}.",
+                "Put the mimi.safetensors that belongs to the model into its folder.",
+            )
+        try:
+            # No generator is kept: the initial values are overwritten by the file.
+            model = loaders.get_mimi(weights, sizes, device=str(device), num_codebooks=n_codebooks)
+        except Exception as error:  # moshi, torch and safetensors each raise their own
+            first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            raise CheckpointError(
+                f"The codec's weights in {weights} cannot be loaded: {first_line}",
+                f"They must be Mimi's in moshi's names, as in {MIMI_REPO}. Download them again.",
+            ) from error
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        return cls(model, n_codebooks=n_codebooks, weights_id=_fingerprint(weights))
+
+    @torch.inference_mode()
+    def encode(self, samples: torch.Tensor) -> torch.Tensor:
+        self._close_stream()
+        codes: torch.Tensor = self._model.encode(samples.to(self._device).float()[None, None])
+        return codes[0].cpu()
+
+    @torch.inference_mode()
+    def decode(self, codes: torch.Tensor) -> torch.Tensor:
+        self._close_stream()
+        return self._decode(codes)
+
+    @contextlib.contextmanager
+    def stream(self) -> Iterator[DecodeStream]:
+        self._close_stream()
+        stream = _MimiStream(self)
+        self._open = stream
+        try:
+            yield stream
+        finally:
+            stream.close()
+
+    def _decode(self, codes: torch.Tensor) -> torch.Tensor:
+        if codes.shape[1] == 0:
+            return torch.zeros(0)
+        # The language model has a few more codes than the codec (2051 against 2048); trained weights
+        # never choose them, random ones do.
+        known = codes.to(self._device).clamp(0, self._n_codes - 1)
+        samples: torch.Tensor = self._model.decode(known[None])
+        return samples[0, 0].float().cpu()
+
+    def _close_stream(self) -> None:
+        if self._open is not None:
+            self._open.close()
+
+
+class _MimiStream:
+    def __init__(self, codec: MimiCodec) -> None:
+        self._codec = codec
+        self._stack = contextlib.ExitStack()
+        self._stack.enter_context(codec._model.streaming(1))
+        self._closed = False
+
+    @torch.inference_mode()
+    def push(self, codes: torch.Tensor) -> torch.Tensor:
+        if self._closed:
+            raise RuntimeError("the stream is closed")
+        return self._codec._decode(codes)
+
+    def flush(self) -> torch.Tensor:
+        return torch.zeros(0)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._stack.close()
+            self._codec._open = None
+
+
+def _fingerprint(path: Path) -> str:
+    """A short hash of a weights file: its header and size identify it, and reading 385 MB would not pay."""
+    with path.open("rb") as file:
+        head = file.read(1 << 16)
+        file.seek(max(0, path.stat().st_size - (1 << 16)))
+        tail = file.read()
+    return hashlib.sha256(head + tail + str(path.stat().st_size).encode()).hexdigest()[:12]

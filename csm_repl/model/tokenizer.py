@@ -1,0 +1,68 @@
+"""Text to ids: Llama 3.2's tokenizer with BOS and EOS around every text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from csm_repl.errors import CheckpointError
+
+__all__ = ["TOKENIZER_MIRROR", "Tokenizer"]
+
+TOKENIZER_MIRROR = "unsloth/Llama-3.2-1B"
+"""An ungated copy of Llama 3.2's tokenizer, for model folders that come without one."""
+
+_LLAMA_BOS, _LLAMA_EOS = "<|begin_of_text|>", "<|end_of_text|>"
+
+
+class Tokenizer:
+    """A `tokenizer.json`; special tokens in a user's text are spelled out, never obeyed."""
+
+    def __init__(self, path: Path, *, vocab_size: int) -> None:
+        """
+        Args:
+            path: the `tokenizer.json`; a `tokenizer_config.json` beside it may name BOS and EOS.
+            vocab_size: rows of the model's text embeddings.
+
+        Raises:
+            CheckpointError: unreadable, without BOS or EOS, or with ids that the model does not have.
+        """
+        from tokenizers import Tokenizer as Backend
+
+        try:
+            self._backend = Backend.from_file(str(path))
+        except Exception as error:  # the Rust side raises plain Exception
+            raise CheckpointError(f"{path} is no tokenizer: {error}.", "Download it again.") from error
+        self._backend.encode_special_tokens = True
+        bos, eos = _special_names(path)
+        bos_id, eos_id = self._backend.token_to_id(bos), self._backend.token_to_id(eos)
+        if bos_id is None or eos_id is None:
+            raise CheckpointError(
+                f"{path} has no {bos if bos_id is None else eos}.",
+                "CSM needs Llama 3.2's tokenizer: take the tokenizer.json of the model's repository.",
+            )
+        if self._backend.get_vocab_size(with_added_tokens=True) > vocab_size:
+            raise CheckpointError(
+                f"{path} has more tokens than the model's {vocab_size} text embeddings.",
+                "Take the tokenizer.json that belongs to the model.",
+            )
+        self._bos, self._eos = int(bos_id), int(eos_id)
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Ids of `text` with BOS before and EOS behind."""
+        return (self._bos, *self._backend.encode(text, add_special_tokens=False).ids, self._eos)
+
+
+def _special_names(path: Path) -> tuple[str, str]:
+    config = path.with_name("tokenizer_config.json")
+    if not config.is_file():
+        return _LLAMA_BOS, _LLAMA_EOS
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{config} cannot be read: {error}.", "Download it again.") from error
+    names = []
+    for key, default in (("bos_token", _LLAMA_BOS), ("eos_token", _LLAMA_EOS)):
+        value = content.get(key, default)
+        names.append(value.get("content", default) if isinstance(value, dict) else value or default)
+    return names[0], names[1]
