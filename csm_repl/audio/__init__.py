@@ -1,15 +1,18 @@
-"""Sound in files and on stdout: read, write, resample, downmix, level. The only place that touches audio files.
+"""Sound in files and on stdout: read, write, resample, downmix, level.
+
+The only place that touches audio files:
+
 
     samples   arithmetic: downmix, resample, level, 16 bit
     read      files into samples
     write     samples and bytes into files, whole or not at all
     sink      one stream of samples into one file or stdout, for `-o`
 
-Samples are float32 in [-1, 1], tensors `[N]` (mono) or `[C, N]`. Knows nothing about speakers, takes or models.
-Importing it imports neither torch nor an audio library.
+Samples are float32 in [-1, 1], tensors `[N]` (mono) or `[C, N]`. Knows nothing about speakers,
+takes or models. Importing it imports neither torch nor an audio library.
 """
 
-from csm_repl.audio.read import import_pydub, read_audio
+from csm_repl.audio.read import TooLongError, check_readable, import_pydub, read_audio
 from csm_repl.audio.samples import SAMPLE_RATE, normalise_level, resample, to_mono, to_pcm16
 from csm_repl.audio.sink import AudioSink, open_sink
 from csm_repl.audio.write import output_error, write_audio, write_bytes_atomic
@@ -17,6 +20,8 @@ from csm_repl.audio.write import output_error, write_audio, write_bytes_atomic
 __all__ = [
     "SAMPLE_RATE",
     "AudioSink",
+    "TooLongError",
+    "check_readable",
     "import_pydub",
     "normalise_level",
     "open_sink",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
 from typing import IO, Any
 
@@ -58,6 +60,12 @@ class Encoder:
             self._fail(error)
         self._pipe.raise_caught()
 
+    def abandon(self) -> None:
+        """Close without a word to the file, whatever state both are in. After `close`: nothing."""
+        self._pipe.detach()
+        with contextlib.suppress(*self._failures):
+            self._sound.close()
+
     def _fail(self, error: Exception) -> None:
         self._pipe.raise_caught()
         raise OutputError(
@@ -71,6 +79,9 @@ class _Pipe:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._caught: BaseException | None = None
+
+    def detach(self) -> None:
+        self._file = io.BytesIO()
 
     def raise_caught(self) -> None:
         caught, self._caught = self._caught, None

@@ -18,8 +18,13 @@ _RATES = range(1_000, 1_000_001)
 _SAVE_AGAIN = "Save it again as a 16-bit WAV."
 
 
+class TooLongError(ClipError):
+    """The file is longer than the caller wants to read."""
+
+
 def import_pydub() -> Any:
-    """The pydub module with `silence` loaded. Its import warns when ffmpeg is missing; `read_audio` says it better."""
+    """The pydub module, with `pydub.silence`."""
+    # It warns at import where ffmpeg is missing, also those who need none; read_audio says so in time.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import pydub
@@ -39,12 +44,13 @@ def read_audio(path: Path | str, *, max_seconds: float | None = None) -> tuple[t
         rate: Hz.
 
     Raises:
-        ClipError: missing, unreadable, empty, damaged, unknown or too long; the sentence calls it "the file".
+        TooLongError: longer than `max_seconds`.
+        ClipError: missing, unreadable, empty, damaged or unknown; the sentence calls it "the file".
     """
     import torch
 
     path = Path(path)
-    _check_readable(path)
+    check_readable(path)
     samples, rate = _read_with_soundfile(path, max_seconds) or _read_with_ffmpeg(path, max_seconds)
     if samples.size == 0:
         raise ClipError("The file holds no sound, only a header.", "Record it again, or delete it.")
@@ -56,7 +62,8 @@ def read_audio(path: Path | str, *, max_seconds: float | None = None) -> tuple[t
     return tensor, rate
 
 
-def _check_readable(path: Path) -> None:
+def check_readable(path: Path) -> None:
+    """ClipError unless `path` is a file with something in it that may be read."""
     try:
         info = path.stat()
         if stat.S_ISDIR(info.st_mode):
@@ -118,6 +125,4 @@ def _read_with_ffmpeg(path: Path, max_seconds: float | None) -> tuple[Any, int]:
 
 def _check_length(seconds: float, max_seconds: float | None) -> None:
     if max_seconds is not None and seconds > max_seconds:
-        raise ClipError(
-            f"The file is {seconds:.0f} s long; {max_seconds:.0f} s is the limit.", "Cut it shorter."
-        )
+        raise TooLongError(f"The file is longer than {max_seconds:.0f} s.", "Cut it shorter.")

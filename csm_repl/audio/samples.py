@@ -13,7 +13,7 @@ SAMPLE_RATE = 24_000
 
 
 def to_mono(x: torch.Tensor) -> torch.Tensor:
-    """Downmix `[C, N]` to `[N]` by averaging; where the channels cancel out, the loudest one is taken instead."""
+    """Downmix `[C, N]` to `[N]` by averaging; where channels cancel out, the loudest one is taken."""
     mono = x.mean(dim=0)
     power = x.double().square().mean(dim=1)
     # 20 dB below the loudest channel only happens to recordings with one channel's polarity reversed.
@@ -25,7 +25,7 @@ def to_mono(x: torch.Tensor) -> torch.Tensor:
 def resample(x: torch.Tensor, from_rate: int, to_rate: int) -> torch.Tensor:
     """`[..., N]` at `from_rate` Hz as float32 `[..., ceil(N * to_rate / from_rate)]` at `to_rate` Hz.
 
-    Any N, 0 and 1 included. Rates without a small ratio are met within two millionths, so N may be off by as much.
+    Any N, 0 and 1 included. Rates without a small ratio are met within two millionths, and so is the length.
     """
     x = x.float()
     if from_rate == to_rate or x.shape[-1] == 0:
@@ -48,9 +48,10 @@ def normalise_level(
 ) -> torch.Tensor:
     """`[N]` at `rate` Hz scaled so that the RMS of its active part is `target_dbfs`; pauses do not count.
 
-    The gain is held back where a peak would pass `peak_dbfs`, and never exceeds `max_gain_db`. Silence stays silence.
+    The gain is held back where a peak would pass `peak_dbfs`, and never exceeds `max_gain_db`.
+    Silence stays silence.
     """
-    # -23: broadcast speech level; speech peaks 12-20 dB above its RMS, so it stays clear of the -1 dBFS limit.
+    # -23: broadcast speech level; speech peaks 12-20 dB above its RMS, so it stays clear of the limit.
     # 40 dB: what needs more sits at the noise of a 16-bit recording, and would come out as hiss.
     import torch
 
@@ -61,7 +62,7 @@ def normalise_level(
     frame = max(1, rate // 50)
     padded = torch.nn.functional.pad(samples, (0, -samples.numel() % frame))
     power = padded.reshape(-1, frame).square().mean(dim=1)
-    # The energy-weighted mean power is the level of speech however much silence there is; 20 dB below ends it.
+    # The energy-weighted mean is the power of speech however long the pauses; 20 dB below it speech ends.
     active = power[power >= 0.01 * power.square().sum() / power.sum()]
     rms = float(active.mean().sqrt())
     gain = min(10 ** (target_dbfs / 20) / rms, 10 ** (peak_dbfs / 20) / peak, 10 ** (max_gain_db / 20))

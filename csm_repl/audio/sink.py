@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import sys
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from csm_repl.audio.encoder import ENDINGS, Encoder, check_ending
 from csm_repl.audio.samples import to_pcm16
-from csm_repl.audio.write import open_temp, output_error, put_in_place, remove, sync
+from csm_repl.audio.write import output_error, put_in_place, real_path, remove, sync, temp_path
 from csm_repl.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -35,15 +36,23 @@ def open_sink(target: str, *, raw: bool, rate: int, replace: bool) -> AudioSink:
     """
     if target == "-":
         return _StdoutSink(raw, rate)
-    path = Path(target).expanduser()
+    path = Path(os.path.expanduser(target))  # noqa: PTH111 - Path's own raises for an unknown user
     if not raw:
         check_ending(path)
     elif path.suffix.lower() in ENDINGS:
         raise UsageError(
             f"--raw has no header, so {path} would be no {path.suffix} file.", "Name it .s16 or .pcm."
         )
+    try:
+        path = _checked_target(path, replace)
+        return _FileSink(path, raw, rate, replace)
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
+def _checked_target(path: Path, replace: bool) -> Path:
     if replace:
-        path = path.resolve()  # a link stays; its target is replaced
+        path = real_path(path)
     if path.is_dir():
         raise UsageError(f"-o {path} is a folder.", "Name a file in it.")
     if not path.parent.is_dir():
@@ -52,19 +61,21 @@ def open_sink(target: str, *, raw: bool, rate: int, replace: bool) -> AudioSink:
         raise UsageError(f"-o {path} is no regular file.", "Use -o - and redirect stdout to it.")
     if os.path.lexists(path) and not replace:
         raise UsageError(f"-o {path} exists already.", "Choose another name, or replace it with --force.")
-    return _FileSink(path, raw, rate, replace)
+    return path
 
 
 class AudioSink(ABC):
     """Takes samples until `close` (keeps them) or `abort` (drops a file; what stdout got is gone).
 
-    As a `with` block it closes at the end, and also when an exception or Ctrl-C passes through: what was made is
-    kept. Only a sink whose own writing failed aborts. A run that wrote nothing leaves no file.
+    As a `with` block it closes at the end, also when an exception or Ctrl-C passes through: what was made is
+    kept. It aborts where its own writing failed, or where an exception came before the first sample.
+    A run that wrote nothing leaves no file, and an empty WAV on stdout.
     """
 
     def __init__(self) -> None:
         self._closed = False
         self._failed = False
+        self._wrote = False
 
     @abstractmethod
     def _put(self, pcm16: bytes) -> None: ...
@@ -86,6 +97,7 @@ class AudioSink(ABC):
             raise ValueError("this sink is closed")
         if samples.numel() == 0:
             return
+        self._wrote = True
         try:
             self._put(to_pcm16(samples))
         except (OSError, OutputError):
@@ -110,7 +122,7 @@ class AudioSink(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._failed:
+        if self._failed or (error is not None and not self._wrote):
             self.abort()
         else:
             self.close()
@@ -121,19 +133,17 @@ class _FileSink(AudioSink):
         super().__init__()
         self._path = path
         self._replace = replace
-        self._wrote = False
+        self._encoder: Encoder | None = None
+        self._temp = temp_path(path)
+        self._file = self._temp.open("xb")
         try:
-            self._temp, self._file = open_temp(path)
-        except OSError as error:
-            raise output_error(path, error) from error
-        try:
-            self._encoder = None if raw else Encoder(self._file, path, rate)
+            if not raw:
+                self._encoder = Encoder(self._file, path, rate)
         except BaseException:
             self._discard()
             raise
 
     def _put(self, pcm16: bytes) -> None:
-        self._wrote = True
         try:
             if self._encoder is None:
                 self._file.write(pcm16)
@@ -176,16 +186,18 @@ class _FileSink(AudioSink):
             )
 
     def _discard(self) -> None:
+        if self._encoder is not None:
+            self._encoder.abandon()
+        with contextlib.suppress(OSError):  # closing flushes, so it can fail once more
+            self._file.close()
         remove(self._temp)
-        try:
-            self._file.close()  # flushes, so it can fail once more; there is nothing left to lose
-        except OSError:
-            pass
 
 
 class _StdoutSink(AudioSink):
     def __init__(self, raw: bool, rate: int) -> None:
         super().__init__()
+        if sys.stdout is None:
+            raise UsageError("-o - has nowhere to go: stdout is closed.", "Redirect it to a file.")
         if sys.stdout.isatty():
             raise UsageError(
                 "-o - would write sound to the terminal.", "Pipe it on, or redirect it to a file."
@@ -224,8 +236,8 @@ class _StdoutSink(AudioSink):
 
 
 def _streaming_wav_header(rate: int) -> bytes:
-    """A 16-bit mono WAV header whose sizes say "unknown": 0xFFFFFFFF, which players read as "until the end"."""
-    unknown = 0xFFFFFFFF
+    """A 16-bit mono WAV header whose sizes are not known yet."""
+    unknown = 0xFFFFFFFF  # players take it for "until the end"
     return struct.pack(
         "<4sI4s4sIHHIIHH4sI",
         b"RIFF",

@@ -45,11 +45,11 @@ def write_bytes_atomic(path: Path | str, data: bytes, *, replace: bool = False) 
         FileExistsError: `path` exists and `replace` is False; it is untouched.
         OutputError: disk full, read-only, not allowed, no such folder, ...
     """
-    path = Path(path)
+    path = real_path(Path(path)) if replace else Path(path)
+    temp = temp_path(path)
     try:
-        temp, file = open_temp(path)
         try:
-            with file:
+            with temp.open("xb") as file:
                 file.write(data)
                 sync(file)
             put_in_place(temp, path, replace)
@@ -81,26 +81,35 @@ def write_audio(
     write_bytes_atomic(path, buffer.getvalue(), replace=replace)
 
 
-def open_temp(path: Path) -> tuple[Path, IO[bytes]]:
+def temp_path(path: Path) -> Path:
+    """A name beside `path` that nobody has, to be opened with mode "xb"."""
     # Not tempfile: its files are private (0600), and a finished take should have the user's usual mode.
-    temp = path.parent / f".csm-repl-{secrets.token_hex(8)}.part"
-    return temp, temp.open("xb")
+    return path.parent / f".csm-repl-{secrets.token_hex(8)}.part"
+
+
+def real_path(path: Path) -> Path:
+    """Where links lead to: what is replaced is the link's target, and the link stays."""
+    return Path(os.path.realpath(path))  # Path.resolve raises where links go in circles
 
 
 def sync(file: IO[bytes]) -> None:
+    """On the disk, not only on its way: the name is given after this."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def put_in_place(temp: Path, path: Path, replace: bool) -> None:
-    """Give `temp` its final name. A hard link is the one step that fails where the name is taken."""
+    """Give `temp` its final name `path`, a real path where it may be replaced.
+
+    Raises FileExistsError, OutputError for a device, and OSError for everything else.
+    """
     if replace:
-        target = path.resolve()
-        if target.exists() and not target.is_file():
+        if path.exists() and not path.is_file():  # a device, say: os.replace would put a file in its place
             raise OutputError(f"{path} is no regular file, so it is not replaced.", "Choose another name.")
-        temp.replace(target)
+        temp.replace(path)
         return
     try:
+        # The one call that gives a name and fails where it is taken.
         os.link(temp, path)
     except FileExistsError:
         raise
@@ -114,5 +123,6 @@ def put_in_place(temp: Path, path: Path, replace: bool) -> None:
 
 
 def remove(path: Path) -> None:
+    """Best effort; a missing file is fine."""
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)

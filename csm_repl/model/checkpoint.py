@@ -84,15 +84,38 @@ def find_checkpoint(folder: Path) -> Checkpoint:
         CheckpointError: no config, not a CSM, no weights, or shards missing.
     """
     raw = read_config(folder / "config.json")
-    config = parse_config(raw, source=str(folder / "config.json"))
+    source = str(folder / "config.json")
+    config = parse_config(raw, source=source)
     available = {path.name for path in folder.iterdir()}
     layout, names, index = weight_names(raw, available)
+    both = is_original(raw) and "depth_decoder_config" in raw
+    if both and layout == ORIGINAL and _has_transformers_names(folder / names[0]):
+        layout = TRANSFORMERS
+    if layout == TRANSFORMERS:
+        config = parse_config(raw, source=source, transformers=True)
     if index is not None:
         names = shard_names(read_config(folder / index), source=str(folder / index))
     missing = [name for name in names if name not in available]
     if missing:
         raise CheckpointError(f"{folder} lacks {', '.join(missing)}.", _REMEDY)
     return Checkpoint(folder, layout, config, tuple(folder / name for name in names))
+
+
+def _has_transformers_names(path: Path) -> bool:
+    """Whether a file that the config gives to the original layout holds transformers' tensors.
+
+    `save_pretrained` keeps unknown keys of the config, so a fine-tune of the hub's model has the keys of
+    both layouts and calls its weights `model.safetensors`.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if path.suffix != ".safetensors":
+        return False
+    try:
+        with safe_open(path, framework="pt") as handle:
+            return "backbone_model.norm.weight" in handle.keys()  # noqa: SIM118 - a handle is no mapping
+    except (OSError, SafetensorError):
+        return False  # said when it is loaded
 
 
 def shard_names(index: Mapping[str, Any], *, source: str) -> tuple[str, ...]:

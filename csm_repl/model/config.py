@@ -39,7 +39,7 @@ class TransformerConfig:
     rope: RopeConfig = field(default_factory=RopeConfig)
 
     def __post_init__(self) -> None:
-        if self.n_heads % self.n_kv_heads or self.head_dim % 2:
+        if self.n_heads % self.n_kv_heads or self.head_dim % 2 or self.head_dim < 2:
             raise CheckpointError(
                 f"The model's config is inconsistent: {self.n_heads} heads over {self.n_kv_heads} key/value "
                 f"heads of {self.head_dim}.",
@@ -81,22 +81,23 @@ def is_original(config: Mapping[str, Any]) -> bool:
     return "backbone_flavor" in config and "decoder_flavor" in config
 
 
-def parse_config(config: Mapping[str, Any], *, source: str) -> ModelConfig:
+def parse_config(config: Mapping[str, Any], *, source: str, transformers: bool = False) -> ModelConfig:
     """The sizes in a `config.json` of either layout.
 
     Args:
         config: the parsed JSON.
         source: what to call the file in an error.
+        transformers: read transformers' keys even where the original's are there too.
 
     Raises:
         CheckpointError: neither layout, or a value missing or of the wrong kind.
     """
     try:
-        if is_original(config):
+        if is_original(config) and not transformers:
             return _parse_original(config)
         if "depth_decoder_config" in config:
             return _parse_transformers(config)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise CheckpointError(
             f"{source} lacks a usable value: {error!r}.",
             "Use the config.json that was published with the weights.",
@@ -108,13 +109,21 @@ def parse_config(config: Mapping[str, Any], *, source: str) -> ModelConfig:
     )
 
 
+def _count(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    """A whole number of at least one."""
+    number = int(config[key] if default is None else config.get(key, default))
+    if number < 1:
+        raise ValueError(f"{key} is {number}")
+    return number
+
+
 def _parse_original(config: Mapping[str, Any]) -> ModelConfig:
     return ModelConfig(
         backbone=_from_flavor(config["backbone_flavor"]),
         decoder=_from_flavor(config["decoder_flavor"]),
-        text_vocab_size=int(config["text_vocab_size"]),
-        audio_vocab_size=int(config["audio_vocab_size"]),
-        n_codebooks=int(config["audio_num_codebooks"]),
+        text_vocab_size=_count(config, "text_vocab_size"),
+        audio_vocab_size=_count(config, "audio_vocab_size"),
+        n_codebooks=_count(config, "audio_num_codebooks"),
     )
 
 
@@ -123,15 +132,15 @@ def _from_flavor(flavor: Any) -> TransformerConfig:
         if flavor not in FLAVORS:
             raise ValueError(f"unknown flavor {flavor!r} (known: {', '.join(FLAVORS)})")
         return FLAVORS[flavor]
-    dim, n_heads = int(flavor["embed_dim"]), int(flavor["num_heads"])
+    dim, n_heads = _count(flavor, "embed_dim"), _count(flavor, "num_heads")
     return TransformerConfig(
-        n_layers=int(flavor["num_layers"]),
+        n_layers=_count(flavor, "num_layers"),
         n_heads=n_heads,
-        n_kv_heads=int(flavor["num_kv_heads"]),
+        n_kv_heads=_count(flavor, "num_kv_heads"),
         dim=dim,
-        intermediate_dim=int(flavor["intermediate_dim"]),
+        intermediate_dim=_count(flavor, "intermediate_dim"),
         head_dim=dim // n_heads,
-        max_positions=int(flavor.get("max_seq_len", 2048)),
+        max_positions=_count(flavor, "max_seq_len", 2048),
         norm_eps=float(flavor.get("norm_eps", 1e-5)),
         rope=RopeConfig(
             base=float(flavor.get("rope_base", 500_000)), factor=float(flavor.get("scale_factor", 32))
@@ -142,36 +151,39 @@ def _from_flavor(flavor: Any) -> TransformerConfig:
 def _parse_transformers(config: Mapping[str, Any]) -> ModelConfig:
     depth = config["depth_decoder_config"]
     return ModelConfig(
-        backbone=_from_llama(config, n_positions=int(config.get("max_position_embeddings", 2048))),
+        backbone=_from_llama(config, n_positions=_count(config, "max_position_embeddings", 2048)),
         # transformers counts the depth decoder's positions in codebooks + 1; the tables are as long.
         decoder=_from_llama(depth, n_positions=2048),
-        text_vocab_size=int(config["text_vocab_size"]),
-        audio_vocab_size=int(config["vocab_size"]),
-        n_codebooks=int(config["num_codebooks"]),
+        text_vocab_size=_count(config, "text_vocab_size"),
+        audio_vocab_size=_count(config, "vocab_size"),
+        n_codebooks=_count(config, "num_codebooks"),
         tied_audio_embeddings=bool(config.get("tie_codebooks_embeddings", True)),
     )
 
 
 def _from_llama(config: Mapping[str, Any], *, n_positions: int) -> TransformerConfig:
-    dim, n_heads = int(config["hidden_size"]), int(config["num_attention_heads"])
-    scaling = config.get("rope_scaling") or {}
-    kind = scaling.get("rope_type", scaling.get("type", "llama3"))
-    if scaling and kind != "llama3":
+    dim, n_heads = _count(config, "hidden_size"), _count(config, "num_attention_heads")
+    # transformers 5 renamed rope_scaling and moved rope_theta into it.
+    scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind == "default":
+        # Plain RoPE, which a factor of 1 is.
+        scaling = {"rope_theta": scaling["rope_theta"]} if "rope_theta" in scaling else {}
+    elif kind != "llama3":
         raise ValueError(f"rope_scaling of type {kind!r} (only llama3 is known)")
-    # Missing scaling means plain RoPE, which a factor of 1 is.
     rope = RopeConfig(
-        base=float(config.get("rope_theta", 500_000)),
+        base=float(scaling.get("rope_theta", config.get("rope_theta", 500_000))),
         factor=float(scaling.get("factor", 1.0)),
         low_freq_factor=float(scaling.get("low_freq_factor", 1.0)),
         high_freq_factor=float(scaling.get("high_freq_factor", 4.0)),
         original_context=int(scaling.get("original_max_position_embeddings", 8192)),
     )
     return TransformerConfig(
-        n_layers=int(config["num_hidden_layers"]),
+        n_layers=_count(config, "num_hidden_layers"),
         n_heads=n_heads,
-        n_kv_heads=int(config["num_key_value_heads"]),
+        n_kv_heads=_count(config, "num_key_value_heads"),
         dim=dim,
-        intermediate_dim=int(config["intermediate_size"]),
+        intermediate_dim=_count(config, "intermediate_size"),
         head_dim=int(config.get("head_dim") or dim // n_heads),
         max_positions=n_positions,
         norm_eps=float(config.get("rms_norm_eps", 1e-5)),

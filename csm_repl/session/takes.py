@@ -3,10 +3,11 @@
     outputs/2025-11-21_142301/001.wav 001.json      a line of one turn
                               002-1.wav 002-2.wav   the turns of a `||` line, each with its .json, and
                               002.wav               all of them joined
+                              track-1-anna.wav      all that one speaker said, time-aligned
 
-A WAV appears last: where there is one, its JSON and codes are there and whole. Nothing is ever overwritten, by
-this process or another. A process that is killed can leave a JSON without its WAV, or a temporary file of
-`csm_repl.audio`; both are harmless and may be deleted, and the numbers are not used again in that folder.
+A WAV appears last: where there is one, its JSON and codes are there and whole. Nothing is ever overwritten,
+by this process or another. A process that is killed can leave a JSON without its WAV, or a temporary file of
+`csm_repl.audio`; both are harmless and may be deleted.
 
 Knows nothing about what is in the metadata. Imports no torch, so that a folder that cannot be written is
 reported before a model is loaded.
@@ -14,50 +15,26 @@ reported before a model is loaded.
 
 from __future__ import annotations
 
-import io
-import json
-import math
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csm_repl.errors import LineError, OutputError, UsageError
+from csm_repl.audio import output_error, write_audio, write_bytes_atomic
+from csm_repl.errors import LineError, UsageError
+from csm_repl.session.sidecars import codes_bytes, json_bytes
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["LineFiles", "TakeFolder", "codes_bytes", "json_bytes"]
+__all__ = ["LineFiles", "TakeFolder"]
 
 _TAKE = re.compile(r"([0-9]{3,})(?:-([0-9]+))?\.(wav|json|npy)")
-# A raw line break never stands inside a JSON string, so this matches printed lists of numbers only.
-_NUMBERS = re.compile(r"\[\n\s+(-?\d+(?:,\n\s+-?\d+)*)\n\s*\]")
-
-
-def json_bytes(value: Mapping[str, Any]) -> bytes:
-    """`value` as indented UTF-8 JSON in the mapping's own order, lists of whole numbers on one line.
-
-    What JSON has no word for is written as text: paths, and numbers that are not finite ('inf').
-    """
-    text = json.dumps(_plain(value), ensure_ascii=False, indent=2)
-    text = _NUMBERS.sub(lambda match: f"[{re.sub(r'\s+', ' ', match[1])}]", text)
-    # Undecodable input bytes reach us as lone surrogates; escaped they are valid JSON.
-    return (text + "\n").encode("utf-8", errors="backslashreplace")
-
-
-def codes_bytes(codes: torch.Tensor) -> bytes:
-    """Whole-number codes [K, T] as the content of a .npy file, int16 where they fit, else int32."""
-    import numpy as np
-
-    array = codes.detach().cpu().numpy()
-    small = array.size == 0 or bool(np.abs(array).max() <= np.iinfo(np.int16).max)
-    buffer = io.BytesIO()
-    np.save(buffer, array.astype(np.int16 if small else np.int32), allow_pickle=False)
-    return buffer.getvalue()
 
 
 class TakeFolder:
@@ -108,12 +85,9 @@ class TakeFolder:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 return self._folder
             self.root.mkdir(parents=True, exist_ok=True)
-            self._folder = _mkdir_exclusive(self.root, self._name)
+            self._folder = next(filter(_made, _numbered(self.root, self._name)))
         except OSError as error:
-            raise OutputError(
-                f"The folder for this run's takes cannot be made in {self.root}: {error.strerror or error}.",
-                "Check the disk and the folder's permissions.",
-            ) from error
+            raise output_error(self._folder or self.root / self._name, error) from error
         return self._folder
 
     def begin_line(self, n_turns: int) -> LineFiles:
@@ -124,7 +98,7 @@ class TakeFolder:
 
     def next_number(self) -> int:
         """Reserves the smallest number after the last one of which the folder has no file."""
-        used = {number for number, _ in self._wavs_and_sidecars()}
+        used = {number for number, _, _ in self._files()}
         number = self._last_number + 1
         while number in used:
             number += 1
@@ -139,32 +113,153 @@ class TakeFolder:
         Raises:
             LineError: there is no such take.
         """
-        wavs = self._wavs_and_sidecars(".wav")
-        numbers = sorted({found for found, _ in wavs})
-        if not numbers:
+        wavs = sorted(take for take in self._files() if take[2].suffix == ".wav")
+        if not wavs:
             raise LineError("There is no take yet.", "Type a line to make one.")
-        if number is None:
-            number = numbers[-1]
-        paths = [path for found, path in sorted(wavs.items()) if found[0] == number]
-        if number not in numbers:
-            takes = f"take {numbers[0]}" if len(numbers) == 1 else f"takes {numbers[0]} to {numbers[-1]}"
-            raise LineError(f"There is no take {number}.", f"This run has {takes}.")
-        return paths[0]
+        wanted = wavs[-1][0] if number is None else number
+        for found, _, path in wavs:
+            if found == wanted:
+                return path
+        first, last = wavs[0][0], wavs[-1][0]
+        has = f"take {first}" if first == last else f"takes {first} to {last}"
+        raise LineError(f"There is no take {number}.", f"This run has {has}.")
 
-    def _wavs_and_sidecars(self) -> None: ...
+    def track_path(self, speaker: int, voice: str = "") -> Path:
+        """A free name for the track of a speaker, with the name of the voice if it has one."""
+        name = f"track-{speaker}" + ("-" + re.sub(r"[^\w.-]+", "_", voice) if voice else "")
+        folder = self.make()
+        return next(path for path in _numbered(folder, name, ".wav") if not os.path.lexists(path))
+
+    def _files(self) -> list[tuple[int, int, Path]]:
+        """Number, position in the line (0: the whole line) and path of every file of a take."""
+        if self._folder is None:
+            return []
+        files = []
+        # The user may have removed the folder meanwhile.
+        with suppress(FileNotFoundError):
+            for path in self._folder.iterdir():
+                if match := _TAKE.fullmatch(path.name):
+                    files.append((int(match[1]), int(match[2] or 0), path))
+        return files
 
 
 class LineFiles:
-    pass
+    """The files of one line. Made by `TakeFolder.begin_line`.
+
+    Should a name be taken when it is written, by another process or by hand, this file and the line's next
+    ones go on under the next free number: the paths that come back are the truth.
+    """
+
+    def __init__(self, takes: TakeFolder, number: int, n_turns: int) -> None:
+        self._takes = takes
+        self._number = number
+        self._n_turns = n_turns
+
+    @property
+    def number(self) -> int:
+        """The take's number, from 1."""
+        return self._number
+
+    @property
+    def joined_path(self) -> Path:
+        """Where the whole line goes; for a line of one turn, where that turn goes."""
+        return self._takes.make() / f"{self._stem(0)}.wav"
+
+    def turn_path(self, position: int) -> Path:
+        """Where the turn at `position` in the line goes, from 1; moot in a line of one turn."""
+        return self._takes.make() / f"{self._stem(position)}.wav"
+
+    def save_turn(
+        self,
+        samples: torch.Tensor,
+        rate: int,
+        meta: Mapping[str, Any],
+        codes: torch.Tensor | None = None,
+        *,
+        position: int,
+    ) -> Path:
+        """Writes a turn's WAV, its JSON, and its codes if there are any.
+
+        Args:
+            samples: float32 [N].
+            rate: samples per second.
+            meta: goes into the JSON in its own order, after the name of the file.
+            codes: whole numbers [K, T].
+            position: place in the line, from 1.
+
+        Returns:
+            The path of the WAV.
+
+        Raises:
+            ValueError: the position is below 1.
+            OutputError: it could not be written; nothing of it is left behind.
+        """
+        if position < 1:
+            raise ValueError(f"positions count from 1, not {position}")
+        return self._save(position, samples, rate, meta, codes)
+
+    def save_joined(self, samples: torch.Tensor, rate: int, meta: Mapping[str, Any]) -> Path:
+        """Writes the whole line of a `||` line: samples float32 [N], as `save_turn`.
+
+        Raises:
+            ValueError: the line has one turn only, whose file is the whole line.
+            OutputError: it could not be written; nothing of it is left behind.
+        """
+        if self._n_turns == 1:
+            raise ValueError("a line of one turn is not joined")
+        return self._save(0, samples, rate, meta, None)
+
+    def _stem(self, position: int) -> str:
+        whole = position == 0 or self._n_turns == 1
+        return f"{self._number:03d}" if whole else f"{self._number:03d}-{position}"
+
+    def _save(
+        self,
+        position: int,
+        samples: torch.Tensor,
+        rate: int,
+        meta: Mapping[str, Any],
+        codes: torch.Tensor | None,
+    ) -> Path:
+        while True:
+            path = self._takes.make() / f"{self._stem(position)}.wav"
+            name = {"file": path.name}
+            sidecars = {".json": json_bytes({**name, **meta, **name})}
+            if codes is not None:
+                sidecars[".npy"] = codes_bytes(codes)
+            try:
+                _write_take(path, samples, rate, sidecars)
+            except FileExistsError:
+                self._number = self._takes.next_number()
+            else:
+                return path
 
 
-def _mkdir_exclusive(root: Path, name: str) -> Path:
-    suffix = 1
-    while True:
-        folder = root / (name if suffix == 1 else f"{name}-{suffix}")
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            suffix += 1
-        else:
-            return folder
+def _write_take(path: Path, samples: torch.Tensor, rate: int, sidecars: Mapping[str, bytes]) -> None:
+    """Sidecars first, so that a WAV that is there is complete; FileExistsError if a name is taken."""
+    written: list[Path] = []
+    try:
+        for ending, data in sidecars.items():
+            sidecar = path.with_suffix(ending)
+            write_bytes_atomic(sidecar, data)
+            written.append(sidecar)
+        write_audio(path, samples, rate)
+    except Exception:
+        for sidecar in written:
+            with suppress(OSError):
+                sidecar.unlink()
+        raise
+
+
+def _made(folder: Path) -> bool:
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def _numbered(folder: Path, name: str, ending: str = "") -> Iterator[Path]:
+    yield folder / f"{name}{ending}"
+    for number in count(2):
+        yield folder / f"{name}-{number}{ending}"

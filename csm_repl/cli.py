@@ -1,0 +1,157 @@
+"""Options and dispatch. Loads one front end, late: `--help` and `--version` import no torch."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from csm_repl import __version__
+from csm_repl.errors import CsmReplError, ExitCode, UsageError
+from csm_repl.settings import Settings, load_settings, specs
+
+__all__ = ["main"]
+
+_COMMANDS = ("doctor", "voices")
+_DESCRIPTION = """\
+Speaks multi-speaker lines with Sesame's CSM-1B, in the voices of the clips in a folder.
+
+  csm-repl                     the console
+  csm-repl SCRIPT.txt          speaks a script; - is stdin, and so is a pipe
+  csm-repl doctor              checks the installation
+  csm-repl voices              lists and checks the reference clips
+
+A line is one or more turns separated by ||; the n-th turn is spoken by the n-th speaker, or by
+the one that a number at its end says: Hello!||Hi, who is it?||It's me.0
+"""
+_EPILOG = """\
+Every option can also be set as an environment variable CSM_REPL_NAME or in a .env file; see
+.env.example. Exit codes: 0 all good, 1 some lines failed, 2 usage, 3 model not available,
+4 device or out of memory, 130 interrupted.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message[:1].upper()}{message[1:]}.", f"'{self.prog} --help' lists the options.")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the program; returns its exit code."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    debug = "--debug" in words
+    try:
+        return int(_main(words))
+    except CsmReplError as error:
+        _log_failure()
+        if debug:
+            raise
+        _complain(str(error))
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        return int(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(ExitCode.SOME_LINES_FAILED)
+    except Exception as error:
+        _log_failure()
+        if debug:
+            raise
+        from csm_repl.logs import log_file
+
+        _complain(
+            f"Something went wrong that should not: {type(error).__name__}: {error}. "
+            f"The details are in {log_file()}; --debug shows them."
+        )
+        return int(ExitCode.SOME_LINES_FAILED)
+
+
+def _main(words: list[str]) -> ExitCode:
+    mode, values = _parse(words)
+    settings = load_settings(values)
+    from csm_repl.logs import start_logging
+
+    start_logging(verbose=settings.verbose)
+    if mode == "doctor":
+        from csm_repl.doctor import run_doctor
+
+        return run_doctor(settings)
+    if mode == "voices":
+        from csm_repl.doctor import run_voices
+
+        return run_voices(settings)
+    return _speak(settings, mode)
+
+
+def _speak(settings: Settings, script: str | None) -> ExitCode:
+    if script is None and _is_terminal():
+        if settings.out_file == "-":
+            raise UsageError("-o - writes sound to a terminal.", "Pipe it on, or name a file.")
+        from csm_repl.console import run_console
+
+        return run_console(settings)
+    if settings.out_file == "-" and sys.stdout.isatty():
+        raise UsageError("-o - writes sound to a terminal.", "Pipe it on, or name a file.")
+    from csm_repl.pipe import run_pipe
+
+    return run_pipe(settings, None if script in (None, "-") else Path(str(script)))
+
+
+def _is_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _parse(words: list[str]) -> tuple[str | None, dict[str, Any]]:
+    parser = _Parser(
+        prog="csm-repl",
+        usage="csm-repl [options] [SCRIPT.txt | - | doctor | voices]",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    parser.add_argument("script", nargs="?", metavar="SCRIPT.txt", help=argparse.SUPPRESS)
+    groups: dict[str, Any] = {}
+    for setting in specs():
+        if not setting.flags:
+            continue
+        if setting.group not in groups:
+            groups[setting.group] = parser.add_argument_group(setting.group)
+        group, kind = groups[setting.group], {"dest": setting.name, "default": None}
+        if setting.name == "play":
+            group.add_argument("--play", action=argparse.BooleanOptionalAction, help=setting.help, **kind)
+        elif setting.name == "weight_cache":
+            group.add_argument(
+                "--weight-cache", action=argparse.BooleanOptionalAction, help=setting.help, **kind
+            )
+        elif setting.is_switch:
+            group.add_argument(*setting.flags, action="store_true", help=setting.help, **kind)
+        else:
+            text = setting.help if setting.default is None else f"{setting.help} [{setting.default}]"
+            group.add_argument(*setting.flags, metavar=setting.metavar, help=text.replace("%", "%%"), **kind)
+    other = parser.add_argument_group("other")
+    other.add_argument("-h", "--help", action="help", help="show this text")
+    other.add_argument("--version", action="version", version=f"csm-repl {__version__}", help="show it")
+    values = vars(parser.parse_args(words))
+    return values.pop("script"), values
+
+
+def _complain(text: str) -> None:
+    with contextlib.suppress(OSError):
+        print(f"csm-repl: {text}", file=sys.stderr, flush=True)
+
+
+def _log_failure() -> None:
+    import logging
+
+    if logging.getLogger("csm_repl").handlers:
+        logging.getLogger("csm_repl").exception("the program ended")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""What the studio tells its front ends. Plain data; whoever shows, plays or saves it decides how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "Audio",
+    "Echo",
+    "EchoTurn",
+    "Event",
+    "LineDone",
+    "Notice",
+    "PlayFile",
+    "Quit",
+    "Stopped",
+    "Table",
+    "TurnDone",
+    "TurnStarted",
+]
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Whole sentences for the user."""
+
+    text: str
+    level: Literal["detail", "info", "warning"] = "info"
+
+
+@dataclass(frozen=True)
+class EchoTurn:
+    speaker: int
+    voice: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Echo:
+    """The line as it was understood, before anything is generated."""
+
+    turns: tuple[EchoTurn, ...]
+
+
+@dataclass(frozen=True)
+class TurnStarted:
+    index: int
+    """Which of the line's spoken turns, from 0."""
+    n_turns: int
+    speaker: int
+    voice: str
+    text: str
+    seed: int
+    ceiling_s: float | None
+    """None: only the context ends it."""
+
+
+@dataclass(frozen=True)
+class Audio:
+    """The next samples of the turn, final."""
+
+    samples: torch.Tensor
+    """Float32 [n] at `rate`; n may be 0 where only time has passed."""
+    rate: int
+    generated_s: float
+    """Seconds generated so far, held-back silence included."""
+    elapsed_s: float
+
+
+@dataclass(frozen=True)
+class TurnDone:
+    """A take is in the conversation and on the disk."""
+
+    index: int
+    n_turns: int
+    speaker: int
+    voice: str
+    text: str
+    file: Path
+    seconds: float
+    elapsed_s: float
+    first_audio_s: float
+    seed: int
+    ended: Literal["end", "cut", "context", "interrupted"]
+    meta: Mapping[str, Any] = field(repr=False)
+    """What the take's JSON says."""
+
+    @property
+    def real_time_factor(self) -> float:
+        """Seconds of work for a second of sound; below 1 is faster than real time."""
+        return self.elapsed_s / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class LineDone:
+    """All turns of a line are spoken."""
+
+    number: int
+    file: Path
+    """The whole line; for a line of one turn that turn's file."""
+    seconds: float
+    turns: tuple[TurnDone, ...]
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Ctrl-C ended the job; says what was kept."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows for the user; `records` is the same for programs."""
+
+    kind: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    records: tuple[Mapping[str, Any], ...]
+    empty: str = "Nothing to show."
+
+
+@dataclass(frozen=True)
+class PlayFile:
+    """Asks the front end to play a file."""
+
+    file: Path
+
+
+@dataclass(frozen=True)
+class Quit:
+    """Asks the front end to leave."""
+
+
+Event = Notice | Echo | TurnStarted | Audio | TurnDone | LineDone | Stopped | Table | PlayFile | Quit

@@ -1,0 +1,251 @@
+"""The Python API of the original project: code written for it runs after changing the import line.
+
+    from csm_repl import Segment, load_csm_1b
+
+    generator = load_csm_1b(device="cuda")
+    audio = generator.generate(text="Hello.", speaker=0, context=[], max_audio_length_ms=10_000)
+
+Added to it: streaming (`generate_stream`, `generate_streaming_audio`), seeds, a prefix cache (a context that
+starts like the last one is not computed again), and any CSM in either published layout. Unlike the original
+it puts no watermark into the sound.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from csm_repl.audio import open_sink
+from csm_repl.codec import Codec, chunk_sizes, load_codec
+from csm_repl.engine import Engine, SamplingOptions, prompt_rows, spoken_text
+from csm_repl.model.checkpoint import find_checkpoint, load_csm
+from csm_repl.model.device import choose_placement
+from csm_repl.model.hub import DEFAULT_MODEL, find_model
+from csm_repl.model.tokenizer import Tokenizer
+from csm_repl.player import open_player
+from csm_repl.voices import default_cache_dir
+
+__all__ = ["Generator", "Segment", "generate_streaming_audio", "load_csm_1b"]
+
+_REMEMBERED_CLIPS = 64
+
+
+@dataclass
+class Segment:
+    """Something that was said: a speaker's number, the words, and the sound."""
+
+    speaker: int
+    text: str
+    audio: torch.Tensor
+    """Float [n_samples] at the generator's sample rate (24 kHz)."""
+
+
+class Generator:
+    """A loaded model. Made by `load_csm_1b`."""
+
+    def __init__(self, engine: Engine, codec: Codec, tokenizer: Tokenizer) -> None:
+        self._engine = engine
+        self._codec = codec
+        self._tokenizer = tokenizer
+        self._clips: OrderedDict[str, torch.Tensor] = OrderedDict()
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second of everything that goes in and comes out."""
+        return self._codec.sample_rate
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is, and the audio that `generate` returns."""
+        return self._engine.model.device
+
+    def generate(
+        self,
+        text: str,
+        speaker: int,
+        context: Sequence[Segment],
+        max_audio_length_ms: float = 90_000,
+        temperature: float = 0.9,
+        topk: int = 50,
+        stream: bool = False,
+        *,
+        seed: int | None = None,
+    ) -> torch.Tensor:
+        """Speaks `text` after `context`.
+
+        Args:
+            text: the words.
+            speaker: who says them.
+            context: what was said before, in order; also how a voice is given.
+            max_audio_length_ms: the take is cut there.
+            temperature: of sampling; 0 is greedy.
+            topk: how many codes may be drawn.
+            stream: accepted for code that passes it; the result is the same.
+            seed: the same seed gives the same samples; None draws one from torch's global generator, so
+                `torch.manual_seed` works as well.
+
+        Returns:
+            Float32 [n_samples] on `device`.
+
+        Raises:
+            ValueError: text and context are longer than the model's 2048 positions.
+        """
+        del stream
+        frames = list(self._frames(text, speaker, context, max_audio_length_ms, temperature, topk, seed))
+        if not frames:
+            return torch.zeros(0, device=self.device)
+        return self._codec.decode(torch.stack(frames, dim=1)).to(self.device)
+
+    def generate_stream(
+        self,
+        text: str,
+        speaker: int,
+        context: Sequence[Segment],
+        max_audio_length_ms: float = 90_000,
+        temperature: float = 0.9,
+        topk: int = 50,
+        on_chunk_generated: Callable[[torch.Tensor], Any] | None = None,
+        *,
+        seed: int | None = None,
+    ) -> Iterator[torch.Tensor]:
+        """As `generate`, in chunks as they are made: float32 [n] on the CPU.
+
+        The chunks joined are what `generate` returns for the same seed. `on_chunk_generated` is called with
+        each chunk before it is yielded.
+        """
+        frames = self._frames(text, speaker, context, max_audio_length_ms, temperature, topk, seed)
+        with self._codec.stream() as decoder:
+            sizes = chunk_sizes()
+            size, pending = next(sizes), list[torch.Tensor]()
+            for frame in frames:
+                pending.append(frame)
+                if len(pending) == size:
+                    yield from _chunk(decoder.push(torch.stack(pending, dim=1)), on_chunk_generated)
+                    size, pending = next(sizes), []
+            rest = [decoder.push(torch.stack(pending, dim=1))] if pending else []
+            yield from _chunk(torch.cat([*rest, decoder.flush()]), on_chunk_generated)
+
+    def _frames(
+        self,
+        text: str,
+        speaker: int,
+        context: Sequence[Segment],
+        max_audio_length_ms: float,
+        temperature: float,
+        topk: int,
+        seed: int | None,
+    ) -> Iterator[torch.Tensor]:
+        if seed is None:
+            seed = int(torch.randint(2**62, ()))
+        ids = self._tokenizer.encode(spoken_text(speaker, text))
+        segments = [
+            (self._tokenizer.encode(spoken_text(item.speaker, item.text)), self._encode(item.audio))
+            for item in context
+        ]
+        rows = prompt_rows(segments, ids, self._engine.n_codebooks)
+        if len(rows) >= self._engine.max_positions:
+            raise ValueError(
+                f"Text and context take {len(rows)} of the model's {self._engine.max_positions} positions: "
+                "give fewer or shorter segments."
+            )
+        max_frames = max(1, int(max_audio_length_ms / 1000 * self._codec.frame_rate))
+        return self._engine.generate(
+            rows, options=SamplingOptions(temperature, topk), seed=seed, max_frames=max_frames
+        )
+
+    def _encode(self, audio: torch.Tensor) -> torch.Tensor:
+        """Codes [K, T] of a clip; a context comes again with every call, so they are remembered."""
+        if audio.ndim != 1:
+            raise ValueError(f"a segment's audio must be [n_samples], not {list(audio.shape)}")
+        samples = audio.detach().to("cpu", torch.float32).contiguous()
+        key = hashlib.sha1(samples.numpy().tobytes()).hexdigest()
+        if key in self._clips:
+            self._clips.move_to_end(key)
+        else:
+            self._clips[key] = self._codec.encode(samples)
+            if len(self._clips) > _REMEMBERED_CLIPS:
+                self._clips.popitem(last=False)
+        return self._clips[key]
+
+
+def load_csm_1b(
+    device: str = "auto",
+    *,
+    model: str = DEFAULT_MODEL,
+    revision: str | None = None,
+    dtype: str = "auto",
+    offline: bool = False,
+    token: str | None = None,
+) -> Generator:
+    """Loads a CSM: CSM-1B from the hub, or any other.
+
+    Args:
+        device: auto, cuda, cuda:N, mps or cpu; an explicit one never falls back.
+        model: a name on the hub or a folder, in the original's or transformers' layout.
+        revision: branch, tag or commit on the hub.
+        dtype: auto, bfloat16, float16 or float32.
+        offline: never touch the network.
+        token: access token of the hub.
+
+    Raises:
+        csm_repl.errors.ModelError: the model is not available; the message says what to do.
+        csm_repl.errors.DeviceError: the device is not.
+    """
+    placement = choose_placement(str(device), dtype)
+    files = find_model(model, revision=revision, offline=offline, token=token)
+    checkpoint = find_checkpoint(files.folder)
+    tokenizer = Tokenizer(files.tokenizer, vocab_size=checkpoint.config.text_vocab_size)
+    codec = load_codec(
+        files.codec, files.codec_config, n_codebooks=checkpoint.config.n_codebooks, device=placement.device
+    )
+    loaded = load_csm(
+        checkpoint, device=placement.device, dtype=placement.dtype, cache_dir=default_cache_dir()
+    )
+    return Generator(Engine(loaded), codec, tokenizer)
+
+
+def generate_streaming_audio(
+    generator: Generator,
+    text: str,
+    speaker: int,
+    context: Sequence[Segment],
+    output_file: str | Path,
+    max_audio_length_ms: float = 90_000,
+    temperature: float = 0.9,
+    topk: int = 50,
+    play_audio: bool = False,
+    *,
+    seed: int | None = None,
+) -> None:
+    """Speaks into a file while generating, and plays it if asked to.
+
+    `output_file` ends in .wav, .flac or .mp3 and is replaced if it exists, as torchaudio.save would.
+
+    Raises:
+        csm_repl.errors.UsageError: the file cannot be written there.
+    """
+    player = open_player(generator.sample_rate)[0] if play_audio else None
+    chunks = generator.generate_stream(
+        text, speaker, context, max_audio_length_ms, temperature, topk, seed=seed
+    )
+    with open_sink(str(output_file), raw=False, rate=generator.sample_rate, replace=True) as sink:
+        for chunk in chunks:
+            sink.write(chunk)
+            if player is not None:
+                player.play(chunk)
+    if player is not None:
+        player.wait()
+        player.close()
+
+
+def _chunk(samples: torch.Tensor, callback: Callable[[torch.Tensor], Any] | None) -> Iterator[torch.Tensor]:
+    if len(samples):
+        if callback is not None:
+            callback(samples)
+        yield samples

@@ -1,0 +1,34 @@
+"""The log file, which always has the traceback that a user is spared."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import logging.handlers
+from pathlib import Path
+
+__all__ = ["log_file", "start_logging"]
+
+
+def log_file() -> Path:
+    """Where the log is, in the state folder of the platform."""
+    import platformdirs
+
+    return platformdirs.user_state_path("csm-repl") / "csm-repl.log"
+
+
+def start_logging(*, verbose: bool = False) -> None:
+    """Logs this package to the file; a log that cannot be written is done without."""
+    logger = logging.getLogger("csm_repl")
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.propagate = False
+    path = log_file()
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.handlers.RotatingFileHandler(
+            path, maxBytes=1_000_000, backupCount=1, encoding="utf-8", delay=True
+        )
+        handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
+        logger.addHandler(handler)
+    # Never write a logging problem over the user's screen.
+    logging.raiseExceptions = False

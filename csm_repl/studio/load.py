@@ -1,0 +1,112 @@
+"""From settings to a studio that is ready to speak."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from csm_repl.codec import load_codec
+from csm_repl.engine import Engine
+from csm_repl.errors import OutOfMemoryError
+from csm_repl.model.checkpoint import find_checkpoint, load_csm
+from csm_repl.model.device import choose_placement, out_of_memory
+from csm_repl.model.hub import find_model
+from csm_repl.model.tokenizer import Tokenizer
+from csm_repl.session.takes import TakeFolder
+from csm_repl.settings import Settings
+from csm_repl.studio.metadata import ModelInfo
+from csm_repl.studio.studio import Studio
+from csm_repl.voices import PrepareOptions, VoiceFolder, WhisperTranscriber, default_cache_dir
+
+__all__ = ["open_studio", "open_voices"]
+
+Say = Callable[[str], None]
+
+
+def open_studio(settings: Settings, *, say: Say = lambda _: None) -> Studio:
+    """Loads everything that speaking needs. The voices' clips are taken up with the first refresh.
+
+    Args:
+        settings: what to load and where.
+        say: receives a sentence before what takes time.
+
+    Raises:
+        UsageError: the output folder cannot be written.
+        DeviceError: the chosen device is missing, or its memory too small.
+        ModelError: the model is not there or not usable.
+    """
+    takes = TakeFolder(settings.output)
+    takes.check_writable()
+    placement = choose_placement(settings.device, settings.dtype)
+    if placement.reason:
+        say(placement.reason)
+    files = find_model(
+        settings.model,
+        revision=settings.revision,
+        offline=settings.offline,
+        token=settings.hf_token,
+        say=say,
+    )
+    checkpoint = find_checkpoint(files.folder)
+    # A wrong tokenizer or codec is found in a moment; loading the weights takes many.
+    tokenizer = Tokenizer(files.tokenizer, vocab_size=checkpoint.config.text_vocab_size)
+    started = time.perf_counter()
+    say(f"Loading {files.name} ({placement.dtype_name} on {placement.device}).")
+    cache_dir = default_cache_dir()
+    try:
+        codec = load_codec(
+            files.codec,
+            files.codec_config,
+            n_codebooks=checkpoint.config.n_codebooks,
+            device=placement.device,
+        )
+        model = load_csm(
+            checkpoint,
+            device=placement.device,
+            dtype=placement.dtype,
+            cache_dir=cache_dir if settings.weight_cache else None,
+        )
+        engine = Engine(model)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise OutOfMemoryError(
+            f"The model does not fit into the memory of {placement.device}.",
+            "Close other programs, or use --dtype bfloat16 or --device cpu.",
+        ) from error
+    say(f"Ready in {time.perf_counter() - started:.1f} s.")
+    return Studio(
+        engine=engine,
+        codec=codec,
+        tokenizer=tokenizer,
+        voices=_voices(settings, device=str(placement.device), encode=codec.encode, codec_id=codec.id),
+        takes=takes,
+        settings=settings,
+        model=ModelInfo(
+            name=files.name,
+            revision=files.revision,
+            device=str(placement.device),
+            dtype=placement.dtype_name,
+            quantize=settings.quantize,
+            n_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        ),
+    )
+
+
+def open_voices(settings: Settings) -> VoiceFolder:
+    """The voices' folder without a model: clips are checked, not encoded, and nothing is transcribed."""
+    return _voices(settings, device="cpu", encode=None, codec_id="none")
+
+
+def _voices(settings: Settings, *, device: str, encode, codec_id: str) -> VoiceFolder:  # type: ignore[no-untyped-def]
+    transcriber = None
+    if encode is not None:
+        transcriber = WhisperTranscriber(settings.whisper_model, device, offline=settings.offline)
+    return VoiceFolder(
+        settings.references,
+        options=PrepareOptions.from_settings(settings),
+        encode=encode,
+        codec_id=codec_id,
+        transcriber=transcriber,
+        cache_dir=default_cache_dir(),
+    )

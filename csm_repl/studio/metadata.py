@@ -1,0 +1,122 @@
+"""What is written beside a take, and what the model is called."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from csm_repl.events import TurnDone
+from csm_repl.settings import Settings
+from csm_repl.studio.take import TakeTimings
+
+__all__ = ["ModelInfo", "joined_meta", "max_seconds_text", "turn_meta", "versions"]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    name: str
+    revision: str | None
+    device: str
+    dtype: str
+    quantize: str
+    n_parameters: int
+    """Of backbone, depth decoder, embeddings and heads; the codec is not in it."""
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Installed versions of what shapes the sound."""
+    found = {}
+    for name in ("csm-repl", "torch", "moshi"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def max_seconds_text(value: float | None) -> str | float:
+    """The setting as JSON and the user write it."""
+    if value is None:
+        return "auto"
+    return "off" if math.isinf(value) else value
+
+
+def turn_meta(
+    *,
+    text: str,
+    speaker: int,
+    voice: str,
+    seed: int,
+    settings: Settings,
+    model: ModelInfo,
+    ended: str,
+    seconds: float,
+    n_frames: int,
+    timings: TakeTimings,
+) -> dict[str, Any]:
+    """The JSON beside a take; with it the take can be made again."""
+    return {
+        "text": text,
+        "speaker": speaker,
+        "voice": voice,
+        "seed": seed,
+        "temperature": settings.temperature,
+        "top_k": settings.top_k,
+        "max_seconds": max_seconds_text(settings.max_seconds),
+        "trim_tail": settings.trim_tail,
+        "ended": ended,
+        "seconds": round(seconds, 4),
+        "frames": n_frames,
+        **_model(model),
+        "context": {"prompt_positions": timings.n_prompt, "prefilled_positions": timings.n_prefilled},
+        "timings": {
+            "elapsed_s": round(timings.elapsed_s, 4),
+            "first_audio_s": round(timings.first_audio_s, 4),
+            "prefill_s": round(timings.prefill_s, 4),
+            "real_time_factor": round(timings.elapsed_s / seconds, 4) if seconds else None,
+        },
+        "created": _now(),
+    }
+
+
+def joined_meta(turns: Sequence[TurnDone], model: ModelInfo) -> dict[str, Any]:
+    """The JSON beside a joined line."""
+    return {
+        "text": " || ".join(turn.text for turn in turns),
+        "seconds": round(sum(turn.seconds for turn in turns), 4),
+        **_model(model),
+        "turns": [
+            {
+                "file": turn.file.name,
+                "text": turn.text,
+                "speaker": turn.speaker,
+                "voice": turn.voice,
+                "seed": turn.seed,
+                "ended": turn.ended,
+                "seconds": round(turn.seconds, 4),
+            }
+            for turn in turns
+        ],
+        "created": _now(),
+    }
+
+
+def _model(model: ModelInfo) -> dict[str, Any]:
+    return {
+        "model": model.name,
+        "revision": model.revision,
+        "device": model.device,
+        "dtype": model.dtype,
+        "quantize": model.quantize,
+        "versions": versions(),
+    }
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")

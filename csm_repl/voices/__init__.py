@@ -1,0 +1,32 @@
+"""The references folder: scan, prepare, transcribe, cache.
+
+    names        which speaker a file belongs to, from its name
+    prepare      any recording into 24 kHz mono without long silences
+    transcribe   Whisper, for clips without a transcript
+    cache        codes and transcripts by content, on disk
+    clip         one clip: its sound and its words
+    folder       all of them, and what has changed since the last look
+
+Importing it imports neither torch nor an audio library.
+"""
+
+from csm_repl.voices.cache import default_cache_dir
+from csm_repl.voices.folder import Change, Clip, UnusableClip, VoiceFolder
+from csm_repl.voices.names import ClipName, parse_name
+from csm_repl.voices.prepare import MAX_CLIP_SECONDS, PrepareOptions, prepare_clip
+from csm_repl.voices.transcribe import Transcriber, WhisperTranscriber
+
+__all__ = [
+    "MAX_CLIP_SECONDS",
+    "Change",
+    "Clip",
+    "ClipName",
+    "PrepareOptions",
+    "Transcriber",
+    "UnusableClip",
+    "VoiceFolder",
+    "WhisperTranscriber",
+    "default_cache_dir",
+    "parse_name",
+    "prepare_clip",
+]

@@ -1,0 +1,267 @@
+"""The references folder: which clips there are, and what has changed since the last look.
+
+Knows nothing about how clips are read, encoded or transcribed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from csm_repl.errors import ClipError, CsmReplError
+from csm_repl.voices.cache import ClipCache
+from csm_repl.voices.clip import ClipLoader, Origin, Sound, Stamp, file_stamp
+from csm_repl.voices.names import ENDINGS, ClipName, parse_name
+from csm_repl.voices.prepare import PrepareOptions
+
+if TYPE_CHECKING:
+    import torch
+
+    from csm_repl.voices.transcribe import Transcriber
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """A reference clip that is ready for use. The same object as long as nothing about it changes."""
+
+    speaker: int
+    name: str | None
+    """The voice's name, from the file name."""
+    path: Path
+    text: str
+    """One line."""
+    transcript: Origin
+    """'whisper' while nobody has edited what Whisper wrote."""
+    seconds: float
+    """Length as prepared, with silences shortened."""
+    codes: torch.Tensor | None
+    """int64 `[K, T]` on the CPU; None where the folder has no codec."""
+
+
+@dataclass(frozen=True)
+class UnusableClip:
+    """A file that is named like a reference clip and cannot be used as one."""
+
+    speaker: int
+    path: Path
+    cause: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing that is different since the last look."""
+
+    kind: Literal["added", "changed", "removed", "unusable"]
+    path: Path
+    message: str
+    """Whole sentences for the user."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A file as the folder lists it. Equal as long as nothing about it has changed."""
+
+    name: ClipName
+    txt: Path
+    rival: Path | None
+    """Another clip with the same transcript file, which comes first."""
+    clip_stamp: Stamp | None
+    txt_stamp: Stamp | None
+
+
+@dataclass(frozen=True)
+class _Entry:
+    found: _Found
+    sound: Sound | None
+    result: Clip | UnusableClip
+
+
+class VoiceFolder:
+    """The clips of one folder. `refresh` looks; everything else answers from the last look.
+
+    Args:
+        root: the folder; it may be missing, and appear later.
+        options: how clips are prepared.
+        encode: float32 `[N]` at 24 kHz -> int64 `[K, T]`; None lists clips without codes.
+        codec_id: names the codec and its weights; part of the cache's keys.
+        transcriber: for clips without a .txt; it is closed after each look. None: such clips are unusable.
+        cache_dir: where encoded clips are kept; None keeps nothing on disk.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        options: PrepareOptions,
+        encode: Callable[[torch.Tensor], torch.Tensor] | None,
+        codec_id: str,
+        transcriber: Transcriber | None,
+        cache_dir: Path | None,
+    ) -> None:
+        self.root = root
+        self.clips: tuple[Clip, ...] = ()
+        """By speaker, then name, then number."""
+        self.unusable: tuple[UnusableClip, ...] = ()
+        self.problem = ""
+        """Why the folder itself cannot be listed, with the remedy; '' where it can."""
+        cache = ClipCache(cache_dir, preparation=options.fingerprint, codec_id=codec_id)
+        self._loader = ClipLoader(options, encode, transcriber, cache)
+        self._entries: dict[Path, _Entry] = {}
+        self._unreported: list[Change] = []
+
+    def of(self, speaker: int) -> tuple[Clip, ...]:
+        """The clips of `speaker`; empty where it has none."""
+        return tuple(clip for clip in self.clips if clip.speaker == speaker)
+
+    def name(self, speaker: int) -> str:
+        """The name of the speaker's first clip that has one; 'speaker 1' where none has."""
+        return next((clip.name for clip in self.of(speaker) if clip.name), f"speaker {speaker}")
+
+    def refresh(self, *, retry: bool = False) -> list[Change]:
+        """Look at the folder and load what is new or different. Costs a few stats where nothing is.
+
+        Args:
+            retry: try unusable clips again even where their files are the same.
+
+        Returns:
+            What changed, for the user. Nothing here is fatal; whatever cannot be used is in `unusable`.
+        """
+        loaded = False
+        try:
+            listing = self._list()
+            for path, found in listing.items():
+                entry = self._entries.get(path)
+                failed = entry is not None and isinstance(entry.result, UnusableClip)
+                if entry is None or entry.found != found or (retry and failed):
+                    loaded = True
+                    self._load(path, found, entry)
+            for path in [path for path in self._entries if path not in listing]:
+                self._drop(path)
+        finally:
+            # Also after Ctrl-C: what was loaded so far is kept, and its changes are told the next time.
+            if loaded:
+                self._loader.close()
+            self._publish()
+        changes, self._unreported = self._unreported, []
+        return changes
+
+    def _list(self) -> Mapping[Path, _Found]:
+        """The folder's clips in order. Where it cannot be listed, those of the last look."""
+        try:
+            found, problem = self._found([path.name for path in self.root.iterdir()]), ""
+        except FileNotFoundError:
+            found, problem = {}, ""
+        except NotADirectoryError:
+            found = {}
+            problem = f"The references folder {self.root} is a file. Name a folder with --references."
+        except OSError as error:
+            found = {path: entry.found for path, entry in self._entries.items()}
+            problem = (
+                f"The references folder {self.root} cannot be read: {error.strerror}. Check your rights."
+            )
+        if problem and problem != self.problem:
+            self._unreported.append(Change("unusable", self.root, problem))
+        self.problem = problem
+        return found
+
+    def _found(self, names: list[str]) -> dict[Path, _Found]:
+        parsed = [(clip, name) for name in names if (clip := parse_name(name)) is not None]
+        parsed.sort(key=lambda pair: _order(*pair))
+        texts = {Path(name).stem: name for name in sorted(names) if name.lower().endswith(".txt")}
+        owners: dict[str, Path] = {}
+        found = {}
+        for clip, name in parsed:
+            path = self.root / name
+            txt = self.root / texts.get(path.stem, f"{path.stem}.txt")
+            owner = owners.setdefault(path.stem, path)
+            rival = owner if owner != path else None
+            found[path] = _Found(clip, txt, rival, file_stamp(path), file_stamp(txt))
+        return found
+
+    def _load(self, path: Path, found: _Found, old: _Entry | None) -> None:
+        name = found.name
+        known = old.sound if old is not None else None
+        sound = known if old is not None and old.found.clip_stamp == found.clip_stamp else None
+        notice = ""
+        result: Clip | UnusableClip
+        try:
+            if found.rival is not None:
+                raise ClipError(
+                    f"It has the same transcript file as {found.rival.name}.",
+                    f"Rename it, for example to {_free_name(path, name)}.",
+                )
+            recording = self._loader.open(path)
+            if sound is None:
+                sound = self._loader.sound(recording, known)
+            words = self._loader.words(recording, sound.digest, found.txt)
+            notice = words.notice
+            result = Clip(name.speaker, name.name, path, words.text, words.origin, sound.seconds, sound.codes)
+        except CsmReplError as error:
+            result = UnusableClip(name.speaker, path, error.cause, error.remedy)
+        entry = _Entry(found, sound, result)
+        change = _change(old, entry, notice)
+        if change is not None:
+            self._unreported.append(change)
+        elif old is not None and isinstance(old.result, Clip):
+            entry = replace(entry, result=old.result)
+        self._entries[path] = entry
+
+    def _drop(self, path: Path) -> None:
+        gone = self._entries.pop(path)
+        speaker = gone.result.speaker
+        message = f"{path.name} is gone."
+        left = any(isinstance(e.result, Clip) and e.result.speaker == speaker for e in self._entries.values())
+        if isinstance(gone.result, Clip) and not left:
+            message += f" {_voice(gone.found.name)} has no clip any more."
+        self._unreported.append(Change("removed", path, message))
+
+    def _publish(self) -> None:
+        entries = sorted(self._entries.items(), key=lambda item: _order(item[1].found.name, item[0].name))
+        results = [entry.result for _, entry in entries]
+        self.clips = tuple(result for result in results if isinstance(result, Clip))
+        self.unusable = tuple(result for result in results if isinstance(result, UnusableClip))
+
+
+def _order(name: ClipName, filename: str) -> tuple[int, str, int, str]:
+    return name.speaker, (name.name or "").casefold(), name.index, filename
+
+
+def _voice(name: ClipName) -> str:
+    return f"Speaker {name.speaker}" + (f" ({name.name})" if name.name else "")
+
+
+def _free_name(path: Path, name: ClipName) -> str:
+    stem = f"reference{name.speaker}" + (f"-{name.name}" if name.name else "")
+    numbered = (path.with_name(f"{stem}-{number}{path.suffix}") for number in count(2))
+    return next(
+        free.name for free in numbered if all(file_stamp(free.with_suffix(e)) is None for e in ENDINGS)
+    )
+
+
+def _change(old: _Entry | None, new: _Entry, notice: str) -> Change | None:
+    """What to tell the user about an entry that was loaded again; None where nothing came out different."""
+    path = new.result.path
+    before = old.result if old is not None else None
+    if isinstance(new.result, UnusableClip):
+        if before == new.result:
+            return None
+        return Change(
+            "unusable", path, f"{path.name} cannot be used. {new.result.cause} {new.result.remedy}".strip()
+        )
+    kind: Literal["added", "changed"] = "changed"
+    if not isinstance(before, Clip):
+        kind = "added"
+        message = f"{_voice(new.found.name)} has the clip {path.name}, {new.result.seconds:.1f} s."
+    elif old is not None and old.sound is not new.sound:
+        message = f"{path.name} was replaced and is {new.result.seconds:.1f} s long now."
+    elif before.text != new.result.text:
+        message = f"The transcript of {path.name} was changed."
+    elif notice:
+        message = f"The transcript of {path.name} was missing."
+    else:
+        return None
+    return Change(kind, path, f"{message} {notice}".strip())

@@ -1,0 +1,181 @@
+"""Whisper for clips without a transcript. Knows nothing about files and speakers.
+
+The model is loaded at the first clip and let go with `close`, so that it takes no memory while CSM speaks.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from csm_repl.audio import resample
+from csm_repl.errors import ClipError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    import torch
+
+_WHISPER_RATE = 16_000
+_WINDOW_SECONDS = 30.0
+_SILENT_SERVER_SECONDS = 30.0
+_BY_HAND = (
+    "Write the words of the clip into a .txt file of the same name, or give a Whisper model with "
+    "--whisper-model FILE."
+)
+
+
+class Transcriber(Protocol):
+    """Anything that writes down what is said in a clip."""
+
+    @property
+    def name(self) -> str:
+        """Which model; another name may hear other words."""
+
+    def transcribe(self, samples: torch.Tensor, rate: int) -> str:
+        """The words in float `[N]` at `rate` Hz, '' where there are none.
+
+        Raises:
+            ClipError: it cannot listen; the sentence says why, the remedy how to do without.
+        """
+
+    def close(self) -> None:
+        """Free the memory. The next `transcribe` loads again."""
+
+
+class WhisperTranscriber:
+    """openai-whisper, loaded when needed.
+
+    Args:
+        model: a size ('base', 'turbo', ...), a checkpoint file, 'auto' (turbo on a GPU, base on a CPU)
+            or 'off' (every clip raises ClipError).
+        device: 'cpu', 'cuda', 'cuda:1' or 'mps'.
+        offline: never download; only a file, or what an earlier download left.
+        download_root: where checkpoints are kept; by default Whisper's own cache folder.
+    """
+
+    def __init__(
+        self, model: str, device: str, *, offline: bool = False, download_root: Path | None = None
+    ) -> None:
+        self._on_cuda = device.startswith("cuda")
+        # Whisper keeps a sparse buffer, which MPS has no support for.
+        self._device = device if self._on_cuda else "cpu"
+        if model == "auto":
+            model = "turbo" if self._on_cuda else "base"
+        self._name = model
+        self._offline = offline
+        # The same place as Whisper's, which offline has to be looked into.
+        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+        self._download_root = download_root or Path(cache, "whisper")
+        self._model: Any = None
+        self._failure: tuple[str, str] | None = None
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def __enter__(self) -> WhisperTranscriber:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._failure = None
+        if self._model is None:
+            return
+        self._model = None
+        if self._on_cuda:
+            import torch
+
+            torch.cuda.empty_cache()
+
+    def transcribe(self, samples: torch.Tensor, rate: int) -> str:
+        if self._failure is not None:
+            # Ten clips need not wait ten times for a network that is not there.
+            raise ClipError(*self._failure)
+        if self._model is None:
+            try:
+                self._model = self._load()
+            except ClipError as error:
+                self._failure = error.cause, error.remedy
+                raise
+        sound = resample(samples, rate, _WHISPER_RATE).cpu().numpy()
+        try:
+            result = self._model.transcribe(
+                sound,
+                fp16=self._on_cuda,
+                # Up to one window there is nothing to seek to, and the words come out surer without.
+                without_timestamps=len(sound) <= _WINDOW_SECONDS * _WHISPER_RATE,
+                condition_on_previous_text=False,
+                temperature=0.0,
+            )
+        except Exception as error:
+            raise ClipError(f"Whisper ({self._name}) failed: {_reason(error)}.", _BY_HAND) from error
+        return " ".join(str(result["text"]).split())
+
+    def _load(self) -> Any:
+        if self._name == "off":
+            raise ClipError("The clip has no transcript, and Whisper is off.", _BY_HAND)
+        import whisper
+
+        source = self._source(whisper._MODELS)
+        try:
+            with _network_timeout():
+                return whisper.load_model(source, self._device, download_root=str(self._download_root))
+        except Exception as error:
+            raise ClipError(
+                f"Whisper's model {self._name} cannot be loaded: {_reason(error)}.", _BY_HAND
+            ) from error
+
+    def _source(self, urls: dict[str, str]) -> str:
+        """What `whisper.load_model` is to load; ClipError where that can be known to fail."""
+        path = Path(os.path.expanduser(self._name))  # noqa: PTH111 - Path's own raises for an unknown user
+        if self._name not in urls:
+            if path.is_file():
+                return str(path)
+            if path.suffix or len(path.parts) > 1:
+                raise ClipError(f"There is no Whisper model file {path}.", _BY_HAND)
+            raise ClipError(
+                f"Whisper has no model {self._name!r}.",
+                f"It has {', '.join(urls)}; a .pt file works as well.",
+            )
+        if not self._offline:
+            return self._name
+        cached = self._download_root / urls[self._name].rsplit("/", 1)[-1]
+        if not cached.is_file():
+            raise ClipError(
+                f"Whisper's model {self._name} is not on this machine, and --offline is set.", _BY_HAND
+            )
+        # As a path: for a size, load_model would download again what does not match its checksum.
+        return str(cached)
+
+
+@contextmanager
+def _network_timeout() -> Iterator[None]:
+    """Whisper's download has no timeout; a server that never answers would hold up the start for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_SILENT_SERVER_SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _reason(error: Exception) -> str:
+    """Half a sentence for what Whisper, torch or the network raised."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "the disk is full"
+    if isinstance(error, OSError):  # URLError is one
+        return f"{getattr(error, 'reason', None) or error.strerror or error}"
+    if not isinstance(error, (RuntimeError, MemoryError)):
+        return f"the file is damaged, or no Whisper checkpoint ({type(error).__name__}: {error})"
+    lines = str(error).strip().splitlines()
+    return (lines[0].rstrip(".:") if lines else "") or type(error).__name__

@@ -1,0 +1,405 @@
+"""Reading, arithmetic and writing of sound. The sinks for `-o` are in test_audio_sink.py."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from csm_repl import audio
+from csm_repl.audio import (
+    TooLongError,
+    normalise_level,
+    read_audio,
+    resample,
+    to_mono,
+    to_pcm16,
+    write_audio,
+    write_bytes_atomic,
+)
+from csm_repl.errors import ClipError, OutputError, UsageError
+
+needs_ffmpeg = pytest.mark.skipif(
+    not (shutil.which("ffmpeg") and shutil.which("ffprobe")), reason="ffmpeg is not installed"
+)
+
+
+def tone(seconds: float, rate: int = 24_000, amplitude: float = 0.5) -> torch.Tensor:
+    """[N] float32"""
+    time = torch.arange(round(seconds * rate), dtype=torch.float64) / rate
+    return (amplitude * torch.sin(2 * math.pi * 220 * time)).float()
+
+
+def dbfs(x: torch.Tensor) -> float:
+    return 10 * math.log10(float(x.double().square().mean()))
+
+
+@pytest.fixture
+def wav(tmp_path: Path) -> Path:
+    path = tmp_path / "tone.wav"
+    write_audio(path, tone(1.0))
+    return path
+
+
+# --- reading ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", [".wav", ".flac", ".ogg", ".mp3"])
+def test_reads_what_soundfile_reads(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a{ending}"
+    soundfile.write(path, tone(0.5).numpy(), 24_000)
+    x, rate = read_audio(path)
+    assert rate == 24_000
+    assert x.dtype == torch.float32
+    assert x.shape[0] == 1
+    assert x.shape[1] == pytest.approx(12_000, abs=2_500)  # mp3 pads
+    assert dbfs(x) == pytest.approx(dbfs(tone(0.5)), abs=1.0)
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "subtype"), [(8_000, 1, "PCM_U8"), (96_000, 6, "PCM_24"), (44_100, 2, "DOUBLE")]
+)
+def test_reads_any_rate_width_and_number_of_channels(
+    tmp_path: Path, rate: int, channels: int, subtype: str
+) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.repeat(tone(0.2, rate).numpy()[:, None], channels, 1), rate, subtype)
+    x, got_rate = read_audio(path)
+    assert x.shape == (channels, rate // 5)
+    assert got_rate == rate
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize(("ending", "codec"), [(".m4a", "aac"), (".m4a", "alac"), (".webm", "libopus")])
+def test_reads_other_formats_through_ffmpeg(tmp_path: Path, wav: Path, ending: str, codec: str) -> None:
+    path = tmp_path / f"-a b{ending}"
+    command = ["ffmpeg", "-v", "error", "-i", str(wav), "-c:a", codec, str(path)]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip(f"this ffmpeg has no {codec}")
+    x, rate = read_audio(path)
+    assert x.shape[1] / rate == pytest.approx(1.0, abs=0.1)
+    assert dbfs(x) == pytest.approx(dbfs(tone(1.0)), abs=1.0)
+
+
+@needs_ffmpeg
+def test_reads_a_file_with_the_wrong_ending(tmp_path: Path, wav: Path) -> None:
+    path = tmp_path / "a.m4a"
+    subprocess.run(["ffmpeg", "-v", "error", "-i", str(wav), str(path)], check=True)
+    misnamed = path.rename(tmp_path / "a.wav")
+    assert read_audio(misnamed)[0].shape[1] > 20_000
+
+
+def test_says_that_ffmpeg_is_missing_where_it_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x1cftypM4A " + bytes(100))
+    with pytest.raises(ClipError, match=r"needs ffmpeg.*Install ffmpeg, or convert"):
+        read_audio(tmp_path / "a.m4a")
+
+
+def test_does_not_ask_for_ffmpeg_where_it_would_not_help(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "a.wav").write_bytes(b"no sound at all" * 20)
+    with pytest.raises(ClipError, match="damaged, or of a format that is not known"):
+        read_audio(tmp_path / "a.wav")
+
+
+def test_importing_pydub_without_ffmpeg_is_silent(tmp_path: Path) -> None:
+    code = "import csm_repl.audio as a; a.import_pydub()"
+    run = subprocess.run(
+        [sys.executable, "-W", "default", "-c", code],
+        env={**os.environ, "PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_importing_the_package_imports_no_heavy_library() -> None:
+    code = (
+        "import csm_repl.audio, csm_repl.voices, sys;"
+        "sys.exit(', '.join({'torch', 'numpy', 'soundfile', 'pydub', 'whisper'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stderr.strip() == ""
+
+
+def bad_files(folder: Path, wav: Path) -> dict[str, tuple[Path, str]]:
+    """case -> file, part of the message"""
+    data = wav.read_bytes()
+    cases: dict[str, tuple[bytes | np.ndarray[Any, Any], str]] = {
+        "empty": (b"", "is empty"),
+        "header only": (data[:44], "only a header"),
+        "half a header": (data[:20], "damaged"),
+        "text": (b"hello " * 99, "damaged"),
+        "not a number": (np.array([0.1, np.nan]), "no numbers"),
+        "infinite": (np.array([0.1, np.inf]), "no numbers"),
+    }
+    found = {}
+    for case, (content, message) in cases.items():
+        path = folder / f"{case}.wav"
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            soundfile.write(path, content, 24_000, "FLOAT")
+        found[case] = path, message
+    (folder / "folder.wav").mkdir()
+    os.mkfifo(folder / "fifo.wav")
+    (folder / "dangling.wav").symlink_to(folder / "nothing")
+    odd = folder / "rate.wav"
+    soundfile.write(odd, np.zeros(10), 3)
+    return {
+        **found,
+        "folder": (folder / "folder.wav", "is a folder"),
+        "fifo": (folder / "fifo.wav", "no regular file"),
+        "dangling link": (folder / "dangling.wav", "is not there"),
+        "missing": (folder / "missing.wav", "is not there"),
+        "rate of 3 Hz": (odd, "sample rate of 3 Hz"),
+    }
+
+
+def test_every_bad_file_has_its_message_and_a_remedy(tmp_path: Path, wav: Path) -> None:
+    for case, (path, message) in bad_files(tmp_path, wav).items():
+        with pytest.raises(ClipError, match=message) as caught:
+            read_audio(path)
+        assert caught.value.cause.endswith("."), case
+        assert caught.value.remedy.endswith("."), case
+
+
+@pytest.mark.parametrize(
+    ("error", "message"), [(PermissionError(13, "no"), "not allowed"), (OSError(5, "I/O error"), "I/O error")]
+)
+def test_a_file_that_may_not_be_read(
+    wav: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, message: str
+) -> None:
+    # Simulated, because the superuser may read everything.
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ClipError, match=message):
+        read_audio(wav)
+
+
+def test_a_wav_cut_short_is_read_as_far_as_it_goes(wav: Path) -> None:
+    wav.write_bytes(wav.read_bytes()[:10_001])
+    assert read_audio(wav)[0].shape == (1, 4_978)
+
+
+@needs_ffmpeg
+def test_a_flac_cut_short_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    path = tmp_path / "a.flac"
+    noise = torch.rand(48_000) - 0.5
+    write_audio(path, noise)
+    path.write_bytes(path.read_bytes()[:60_000])
+    x, rate = read_audio(path)
+    assert rate == 24_000
+    assert 20_000 < x.shape[1] < 48_000
+    assert torch.allclose(x[0, :20_000], noise[:20_000], atol=1e-4)
+
+
+def test_a_long_file_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.zeros(8_000 * 600, "int16"), 8_000)
+    monkeypatch.setattr(soundfile.SoundFile, "read", None)
+    with pytest.raises(TooLongError, match="longer than 300 s"):
+        read_audio(path, max_seconds=300)
+
+
+# --- arithmetic ---------------------------------------------------------------------------------------
+
+
+def test_downmix_averages() -> None:
+    assert torch.equal(to_mono(torch.tensor([[0.0, 1.0], [1.0, 0.0]])), torch.tensor([0.5, 0.5]))
+
+
+def test_downmix_of_opposite_channels_is_not_silence() -> None:
+    x = tone(0.1)
+    assert torch.equal(to_mono(torch.stack([0.5 * x, -0.5 * x])), 0.5 * x)
+
+
+@pytest.mark.parametrize("from_rate", [8_000, 11_127, 22_050, 24_000, 44_100, 44_101, 48_000, 96_000])
+@pytest.mark.parametrize("n", [0, 1, 2, 1_000])
+def test_resample_of_any_length(from_rate: int, n: int) -> None:
+    y = resample(torch.ones(2, n), from_rate, 24_000)
+    assert y.shape == (2, math.ceil(n * 24_000 / from_rate))
+    assert y.dtype == torch.float32
+
+
+@pytest.mark.parametrize("from_rate", [16_000, 44_100, 44_101])
+def test_resample_keeps_pitch_and_level(from_rate: int) -> None:
+    y = resample(tone(1.0, from_rate), from_rate, 24_000)
+    expected = tone(1.0)
+    middle = slice(1_000, 20_000)
+    assert torch.allclose(y[middle], expected[middle], atol=5e-3)
+
+
+def test_level_is_that_of_the_speech_and_not_of_the_pauses() -> None:
+    x = torch.cat([tone(1, amplitude=0.01), torch.zeros(24_000 * 20)])
+    y = normalise_level(x)
+    assert dbfs(y[:24_000]) == pytest.approx(-23.0, abs=0.2)
+    assert float(y[24_000:].abs().max()) == 0.0
+
+
+def test_level_respects_the_peak() -> None:
+    x = tone(1, amplitude=0.02)
+    x[12_000] = 1.0
+    assert float(normalise_level(x).abs().max()) == pytest.approx(10 ** (-1 / 20), rel=1e-3)
+
+
+def test_level_of_faint_noise_is_raised_by_40_db_at_most() -> None:
+    assert float(normalise_level(torch.full((100,), 1e-5)).abs().max()) == pytest.approx(1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("n", [0, 1, 100])
+def test_level_of_silence_stays(n: int) -> None:
+    assert torch.equal(normalise_level(torch.zeros(n)), torch.zeros(n))
+
+
+def test_level_survives_huge_samples() -> None:
+    assert bool(torch.isfinite(normalise_level(torch.tensor([1e38, -3e38]))).all())
+
+
+@given(st.lists(st.floats(width=32), max_size=50))
+def test_pcm16_of_anything(values: list[float]) -> None:
+    x = torch.tensor(values, dtype=torch.float32)
+    got = np.frombuffer(to_pcm16(x), "<i2")
+    wanted = [0 if math.isnan(v) else max(-32768, min(32767, round(32768 * v))) if math.isfinite(v) else
+              math.copysign(32767.5, v) - 0.5 for v in values]  # fmt: skip
+    assert got.tolist() == wanted
+
+
+@given(st.binary(max_size=100).filter(lambda data: len(data) % 2 == 0))
+def test_16_bit_sound_survives_a_round_trip(data: bytes) -> None:
+    samples = torch.from_numpy(np.frombuffer(data, "<i2").astype(np.float32) / 32768)
+    assert to_pcm16(samples) == data
+
+
+# --- writing ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", [".wav", ".FLAC", ".mp3"])
+def test_writes_by_the_ending_with_the_usual_mode_and_nothing_beside(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a{ending}"
+    write_audio(path, tone(0.5))
+    info = soundfile.info(path)
+    assert (info.samplerate, info.channels) == (24_000, 1)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_wav_and_flac_hold_exactly_the_pcm16(tmp_path: Path) -> None:
+    x = torch.rand(1_000) * 2.2 - 1.1
+    for name in ("a.wav", "a.flac"):
+        write_audio(tmp_path / name, x)
+        assert soundfile.read(tmp_path / name, dtype="int16")[0].tobytes() == to_pcm16(x)
+
+
+def test_nothing_is_overwritten(wav: Path) -> None:
+    before = wav.read_bytes()
+    with pytest.raises(FileExistsError):
+        write_audio(wav, tone(2.0))
+    assert wav.read_bytes() == before
+    assert list(wav.parent.iterdir()) == [wav]
+
+
+def test_replace_replaces_what_a_link_leads_to(tmp_path: Path, wav: Path) -> None:
+    link = tmp_path / "link.wav"
+    link.symlink_to(wav)
+    write_audio(link, tone(2.0), replace=True)
+    assert link.is_symlink()
+    assert soundfile.info(wav).frames == 48_000
+
+
+def test_a_device_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(OutputError, match="no regular file"):
+        write_bytes_atomic(tmp_path / "fifo", b"x", replace=True)
+    assert (tmp_path / "fifo").is_fifo()
+
+
+def test_a_file_system_without_hard_links(tmp_path: Path, wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    write_bytes_atomic(tmp_path / "new", b"x")
+    assert (tmp_path / "new").read_bytes() == b"x"
+    with pytest.raises(FileExistsError):
+        write_bytes_atomic(wav, b"x")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "tone.wav"]
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (errno.ENOSPC, "Free some space"),
+        (errno.EFBIG, "ulimit"),
+        (errno.EROFS, "may write to"),
+        (errno.EACCES, "may write to"),
+        (errno.EIO, "another folder or disk"),
+    ],
+)
+def test_what_the_system_refuses_names_the_remedy_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, remedy: str
+) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OutputError, match=remedy):
+        write_audio(tmp_path / "a.wav", tone(0.1))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_bytes_atomic(tmp_path / "a.json", b"{}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="Make the folder"):
+        write_bytes_atomic(tmp_path / "none" / "a.json", b"{}")
+
+
+def test_an_unknown_ending(tmp_path: Path) -> None:
+    for name in ("a.aiff", "a"):
+        with pytest.raises(UsageError, match=r"Use \.wav, \.flac or \.mp3"):
+            write_audio(tmp_path / name, tone(0.1))
+
+
+def test_no_sound_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="there is no sound"):
+        write_audio(tmp_path / "a.flac", torch.zeros(0))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rate_that_mp3_does_not_have(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"Use \.wav"):
+        write_audio(tmp_path / "a.mp3", tone(0.1), 96_001)
+
+
+def test_everything_in_all_is_there() -> None:
+    assert all(hasattr(audio, name) for name in audio.__all__)
