@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from csm_repl import __version__
 from csm_repl.errors import CsmReplError, ExitCode, UsageError
@@ -94,7 +94,7 @@ def _speak(settings: Settings, script: str | None) -> ExitCode:
         from csm_repl.console import run_console
 
         return run_console(settings)
-    if settings.out_file == "-" and sys.stdout.isatty():
+    if settings.out_file == "-" and _isatty(sys.stdout):
         raise UsageError("-o - writes sound to a terminal.", "Pipe it on, or name a file.")
     from csm_repl.pipe import run_pipe
 
@@ -102,7 +102,12 @@ def _speak(settings: Settings, script: str | None) -> ExitCode:
 
 
 def _is_terminal() -> bool:
-    return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+    return _isatty(sys.stdin) and _isatty(sys.stdout)
+
+
+def _isatty(stream: TextIO | None) -> bool:
+    # A stream that the parent has closed is None.
+    return stream is not None and stream.isatty()
 
 
 def _parse(words: list[str]) -> tuple[str | None, dict[str, Any]]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from csm_repl.audio import AudioSink, open_sink, read_audio, to_mono
+from csm_repl.audio import SAMPLE_RATE, AudioSink, open_sink, read_audio, to_mono
 from csm_repl.commands import run_line
 from csm_repl.errors import CsmReplError, ExitCode, LineError, OutputError, UsageError
 from csm_repl.events import Audio, Event, LineDone, Notice, PlayFile, Quit, Stopped
@@ -88,9 +88,8 @@ def _open_lines(source: Path | None) -> Iterator[BinaryIO]:
 def _open_sink(settings: Settings, stack: contextlib.ExitStack) -> AudioSink | None:
     if settings.out_file is None:
         return None
-    # CSM speaks 24 kHz; the codec is checked against it when the model is there.
     return stack.enter_context(
-        open_sink(settings.out_file, raw=settings.raw, rate=24_000, replace=settings.force)
+        open_sink(settings.out_file, raw=settings.raw, rate=SAMPLE_RATE, replace=settings.force)
     )
 
 
@@ -107,7 +106,7 @@ def _reader_left(printer: PlainPrinter) -> ExitCode:
     # Python would complain once more when it flushes stdout at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     with contextlib.suppress(OSError):
-        printer.say("Whoever read stdout has closed it; stopping. The takes so far are kept.")
+        printer.error(OutputError("Whoever read stdout has closed it.", "The takes so far are kept."))
     return ExitCode.SOME_LINES_FAILED
 
 

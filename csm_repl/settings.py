@@ -72,7 +72,10 @@ def _optional_text(value: str) -> str | None:
 
 
 def _path(value: str) -> Path:
-    return Path(_text(value)).expanduser()
+    try:
+        return Path(_text(value)).expanduser()
+    except RuntimeError:
+        raise ValueError("names a home folder that does not exist") from None
 
 
 def _boolean(value: str) -> bool:

@@ -133,6 +133,9 @@ def random_mimi_state(config: dict[str, Any] | None, *, seed: int) -> dict[str, 
                 tensor.normal_()
             elif name.endswith("_initialized"):
                 tensor.fill_(1.0)
+            elif name.endswith("input_proj.weight"):
+                # A random encoder is far quieter than the codebooks; all sounds would get the same codes.
+                tensor.mul_(100.0)
     return state
 
 

@@ -2,9 +2,9 @@
 
 The only place that touches audio files:
 
-
     samples   arithmetic: downmix, resample, level, 16 bit
     read      files into samples
+    encoder   libsndfile behind a file object, for the two that follow
     write     samples and bytes into files, whole or not at all
     sink      one stream of samples into one file or stdout, for `-o`
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from csm_repl.audio import SAMPLE_RATE
 from csm_repl.codec.base import Codec
 from csm_repl.codec.mimi import MimiCodec
 from csm_repl.errors import CheckpointError
@@ -40,4 +41,10 @@ def load_codec(weights: Path, description: Path | None, *, n_codebooks: int, dev
                 "Update csm-repl, or use a model whose codec is mimi.",
             )
         config = content.get("config")
-    return MimiCodec.load(weights, n_codebooks=n_codebooks, device=device, config=config)
+    codec = MimiCodec.load(weights, n_codebooks=n_codebooks, device=device, config=config)
+    if codec.sample_rate != SAMPLE_RATE:
+        raise CheckpointError(
+            f"The codec in {weights} works at {codec.sample_rate} Hz; clips and output files have {SAMPLE_RATE}.",
+            "Use a codec of that rate.",
+        )
+    return codec

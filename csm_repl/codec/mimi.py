@@ -70,21 +70,23 @@ class MimiCodec:
             CheckpointError: the file is missing, corrupt, of another shape, or has too few codebooks.
         """
         loaders = _loaders()
-        sizes = dict(config) if config is not None else None
-        total = int((sizes or loaders._mimi_config)["quantizer"]["n_q"])
-        if n_codebooks > total:
-            raise CheckpointError(
-                f"The model speaks {n_codebooks} codebooks and the codec in {weights} has {total}.",
-                "Put the mimi.safetensors that belongs to the model into its folder.",
-            )
         try:
-            # No generator is kept: the initial values are overwritten by the file.
-            model = loaders.get_mimi(weights, sizes, device=str(device), num_codebooks=n_codebooks)
+            sizes = dict(loaders._mimi_config if config is None else config)
+            total = int(sizes["quantizer"]["n_q"])
+            if n_codebooks > total:
+                raise CheckpointError(
+                    f"The model speaks {n_codebooks} codebooks and the codec in {weights} has {total}.",
+                    "Put the mimi.safetensors that belongs to the model into its folder.",
+                )
+            # moshi draws initial values, which the file overwrites; the caller's generators stay as they are.
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                model = loaders.get_mimi(weights, sizes, device=str(device), num_codebooks=n_codebooks)
+        except CheckpointError:
+            raise
         except Exception as error:  # moshi, torch and safetensors each raise their own
-            first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             raise CheckpointError(
-                f"The codec's weights in {weights} cannot be loaded: {first_line}",
-                f"They must be Mimi's in moshi's names, as in {MIMI_REPO}. Download them again.",
+                f"The codec in {weights} cannot be loaded: {_short(error)}",
+                f"It must be Mimi in moshi's names, as in {MIMI_REPO}. Download it again.",
             ) from error
         for parameter in model.parameters():
             parameter.requires_grad_(False)
@@ -146,6 +148,12 @@ class _MimiStream:
             self._closed = True
             self._stack.close()
             self._codec._open = None
+
+
+def _short(error: BaseException) -> str:
+    """An error in one line; torch's has a heading and then a line for each kind of fault."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:300] if lines else repr(error)
 
 
 def _fingerprint(path: Path) -> str:

@@ -20,19 +20,31 @@ _DIGIT_CHARS = 5.0
 _WIDE_CHARS = 4.0
 """A Chinese, Japanese or Korean character is a syllable or more: about a quarter of a second."""
 
+_PAUSE_CHARS = 2.5
+"""A stop or a comma is a pause; inside a number or an address it is said."""
+_PAUSES = ",.;:!?…—"
+_LETTER_CHARS = 2.5
+"""Capitals in a row are spelled: 'WWW', 'HTML'."""
+
 
 def _spoken_chars(text: str) -> float:
     """Length of `text` in characters of spelled-out English."""
     total = 0.0
+    before = ""
     for char in text:
         if char.isdigit():
             total += _DIGIT_CHARS
         elif unicodedata.east_asian_width(char) in "WF":
             total += _WIDE_CHARS
-        elif unicodedata.category(char) in {"Sc", "Sm", "So"} or char in "%&@#":
+        elif unicodedata.category(char) in {"Sc", "Sm", "So"} or char in "%&@#/":
             total += _DIGIT_CHARS
+        elif char in _PAUSES:
+            total += 1.0 if before and before in _PAUSES else _PAUSE_CHARS
+        elif char.isupper() and before.isupper():
+            total += _LETTER_CHARS
         else:
             total += 1.0
+        before = char
     return total
 
 

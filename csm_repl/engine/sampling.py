@@ -18,6 +18,12 @@ class SamplingOptions:
     top_k: int = 50
     """Codes that may be drawn; 1 takes the likeliest."""
 
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature must not be negative, and is {self.temperature}")
+        if self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, and is {self.top_k}")
+
     @property
     def greedy(self) -> bool:
         return self.temperature == 0 or self.top_k == 1

@@ -124,7 +124,7 @@ def shard_names(index: Mapping[str, Any], *, source: str) -> tuple[str, ...]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{source} has no weight_map.", _REMEDY)
     names = sorted({str(name) for name in weight_map.values()})
-    if any(Path(name).name != name for name in names):
+    if any(Path(name).name != name or name in {"", ".."} for name in names):
         raise CheckpointError(f"{source} names files outside its folder.", _REMEDY)
     return tuple(names)
 
@@ -165,9 +165,9 @@ class _PickleSource:
     def __init__(self, path: Path) -> None:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:  # torch raises half a dozen kinds here
+        except Exception as error:  # torch raises half a dozen kinds here, with pages of advice
             raise CheckpointError(
-                f"{path} is truncated, corrupt or holds more than tensors: {error}.", _REMEDY
+                f"{path} is truncated, corrupt or holds more than tensors.", _REMEDY
             ) from error
         if isinstance(state, dict) and isinstance(state.get("model"), dict):
             state = state["model"]

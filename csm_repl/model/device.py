@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import torch
 
-from csm_repl.errors import DeviceError
+from csm_repl.errors import DeviceError, UsageError
 
 __all__ = ["Placement", "choose_placement", "out_of_memory"]
+
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,14 @@ def choose_placement(device: str, dtype: str) -> Placement:
     """Resolves `auto|cuda[:n]|mps|cpu` and `auto|bfloat16|float16|float32`.
 
     Raises:
-        DeviceError: the named device is not there.
+        DeviceError: the named device is unknown or not there.
+        UsageError: the named dtype is unknown.
     """
+    if dtype != "auto" and dtype not in _DTYPES:
+        raise UsageError(f"There is no dtype {dtype!r} here.", f"Use one of auto, {', '.join(_DTYPES)}.")
     chosen, why_device = _choose_device(device)
     if dtype != "auto":
-        return Placement(chosen, getattr(torch, dtype), why_device)
+        return Placement(chosen, _DTYPES[dtype], why_device)
     kind, why_dtype = _choose_dtype(chosen)
     return Placement(chosen, kind, f"{why_device} {why_dtype}".strip())
 
@@ -43,6 +49,8 @@ def _choose_device(name: str) -> tuple[torch.device, str]:
         if torch.backends.mps.is_available():
             return torch.device("mps"), "Device mps: no CUDA device, but Apple's GPU is here."
         return torch.device("cpu"), "Device cpu: neither a CUDA device nor Apple's GPU is here."
+    if not re.fullmatch(r"cpu|mps|cuda(:[0-9]{1,2})?", name):
+        raise DeviceError(f"There is no device {name!r}.", "Use one of auto, cuda, cuda:n, mps, cpu.")
     device = torch.device(name)
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -293,8 +293,9 @@ class _Hub:
             ) from error
         except (requests.RequestException, errors.OfflineModeIsEnabled, ConnectionError) as error:
             raise HubError(
-                f"The hub cannot be reached for {repo}: {_first_line(error)}",
-                "Check the network or the proxy; what is cached, or --model DIR, works without it.",
+                f"The hub cannot be reached for {repo}: {_why_unreachable(error)}.",
+                "Check the network or the proxy and start again (a gated model also needs its conditions "
+                f"accepted at {page} and 'hf auth login'). A copy on this machine works with --model DIR.",
             ) from error
         except OSError as error:
             raise HubError(
@@ -306,6 +307,20 @@ class _Hub:
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else repr(error))[:200]
+
+
+def _why_unreachable(error: BaseException) -> str:
+    """requests wraps urllib3 wraps the system's error, each quoting the whole last; this is its gist."""
+    text = str(error)
+    gists = {
+        "NameResolution": "its address cannot be resolved",
+        "refused": "the connection was refused",
+        "timed out": "it did not answer in time",
+        "unreachable": "the network is unreachable",
+        "certificate": "its certificate was not accepted",
+        "ProxyError": "the proxy does not let the request through",
+    }
+    return next((gist for sign, gist in gists.items() if sign in text), _first_line(error))
 
 
 def _check_room(n_bytes: int) -> None:

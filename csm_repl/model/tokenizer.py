@@ -34,6 +34,9 @@ class Tokenizer:
         except Exception as error:  # the Rust side raises plain Exception
             raise CheckpointError(f"{path} is no tokenizer: {error}.", "Download it again.") from error
         self._backend.encode_special_tokens = True
+        # A file may carry either from its training; a prompt must be whole and nothing else.
+        self._backend.no_truncation()
+        self._backend.no_padding()
         bos, eos = _special_names(path)
         bos_id, eos_id = self._backend.token_to_id(bos), self._backend.token_to_id(eos)
         if bos_id is None or eos_id is None:
@@ -41,15 +44,19 @@ class Tokenizer:
                 f"{path} has no {bos if bos_id is None else eos}.",
                 "CSM needs Llama 3.2's tokenizer: take the tokenizer.json of the model's repository.",
             )
-        if self._backend.get_vocab_size(with_added_tokens=True) > vocab_size:
+        # Ids may have holes, so the number of tokens does not tell.
+        highest = max(self._backend.get_vocab(with_added_tokens=True).values())
+        if highest >= vocab_size:
             raise CheckpointError(
-                f"{path} has more tokens than the model's {vocab_size} text embeddings.",
+                f"{path} has ids up to {highest}, and the model has {vocab_size} text embeddings.",
                 "Take the tokenizer.json that belongs to the model.",
             )
         self._bos, self._eos = int(bos_id), int(eos_id)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of `text` with BOS before and EOS behind."""
+        # Bytes that are no UTF-8 reach us as lone surrogates, which the tokenizer refuses.
+        text = text.encode("utf-8", "replace").decode("utf-8")
         return (self._bos, *self._backend.encode(text, add_special_tokens=False).ids, self._eos)
 
 
@@ -61,6 +68,8 @@ def _special_names(path: Path) -> tuple[str, str]:
         content = json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{config} cannot be read: {error}.", "Download it again.") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{config} holds no JSON object.", "Download it again.")
     names = []
     for key, default in (("bos_token", _LLAMA_BOS), ("eos_token", _LLAMA_EOS)):
         value = content.get(key, default)

@@ -6,6 +6,7 @@ cache costs a conversion and nothing else: every failure here is logged and pass
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+
+from csm_repl.model.layouts import recipes
 
 if TYPE_CHECKING:
     from csm_repl.model.checkpoint import Checkpoint
@@ -36,6 +39,10 @@ class WeightCache:
         whose = hashlib.sha256(str(files[0]).encode()).hexdigest()[:16]
         stats = [(path.stat().st_size, path.stat().st_mtime_ns) for path in files]
         state = hashlib.sha256(repr((_FORMAT, stats, checkpoint.config)).encode()).hexdigest()[:16]
+        self._shapes = {
+            recipe.target: recipe.shape for recipe in recipes(checkpoint.config, checkpoint.layout)
+        }
+        self._dtype = dtype
         self._folder = root / "weights"
         self._family = f"{whose}-{kind}-"
         self.path = self._folder / f"{self._family}{state}.safetensors"
@@ -45,13 +52,18 @@ class WeightCache:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        if not self.path.is_file():
-            return None
         try:
-            return load_file(self.path, device=str(device))
+            if not self.path.is_file():
+                return None
+            state = load_file(self.path, device=str(device))
         except (OSError, SafetensorError) as error:
             log.warning("converted weights %s are unusable: %s", self.path, error)
             return None
+        shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        if shapes != self._shapes or {tensor.dtype for tensor in state.values()} != {self._dtype}:
+            log.warning("converted weights %s are of another model", self.path)
+            return None
+        return state
 
     def store(self, state: dict[str, torch.Tensor]) -> None:
         from safetensors.torch import save_file
@@ -72,4 +84,5 @@ class WeightCache:
         except Exception as error:  # safetensors wraps disk errors in its own kinds
             log.warning("converted weights were not kept: %s", error)
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)

@@ -193,7 +193,8 @@ class Studio:
     def keep(self, turn: ConversationTurn, samples: torch.Tensor) -> None:
         self.conversation.append(turn)
         if self._tracks is not None:
-            self._tracks.add(turn.speaker, samples, turn.voice)
+            names = [clip.name for clip in self.voices.of(turn.speaker) if clip.name]
+            self._tracks.add(turn.speaker, samples, names[0] if names else "")
 
     def split(self, speaker: int, text: str) -> list[tuple[str, tuple[int, ...]]]:
         """A turn's pieces with their ids."""

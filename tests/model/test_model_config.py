@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 from layout_writer import BACKBONE_SCALING, DEPTH_SCALING
-from tools.random_checkpoint import FULL_FLAVORS
 
 from csm_repl.errors import CheckpointError
 from csm_repl.model.config import ModelConfig, RopeConfig, TransformerConfig, parse_config
 from csm_repl.model.transformer import rope_table
+from tools.random_checkpoint import FULL_FLAVORS
 
 # sesame/csm-1b's config.json, original keys.
 HUB_ORIGINAL = {

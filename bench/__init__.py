@@ -1,0 +1,1 @@
+"""Benchmarks: one command per question. Nothing here is part of the installed package."""

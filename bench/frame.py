@@ -1,0 +1,167 @@
+"""Seconds per frame, prefill and first frame of csm-repl beside transformers and the original.
+
+    python -m bench.frame [--peers ours,transformers,original,codec] [--dtype bfloat16] [--context 500]
+                          [--frames 20] [--rounds 2] [--device cpu]
+
+Full size, random weights, batch 1, sampling on. Every peer builds its model in a process of its own, one
+at a time, and the peers take turns round after round, so a change in the machine's load hits all of them.
+Prints a table and writes `bench/results/frame-*.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.machine import cpu_seconds, machine_facts, peak_rss_gb, read_bandwidth
+
+N_WARM_UP = 2
+FRAME_S = 0.08
+PEERS = ("ours", "transformers", "original", "codec")
+_NOT_READ = ("text_embeddings", "audio_embeddings")
+
+
+def measure(peer: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """One peer, in this process."""
+    module = importlib.import_module(f"bench.peers.{peer}")
+    everybody, own = cpu_seconds()
+    started = time.perf_counter()
+    if peer == "codec":
+        result: dict[str, Any] = module.run(arguments.device)
+    else:
+        from bench.peers.base import Job
+
+        n_frames = N_WARM_UP + arguments.frames
+        dtype = getattr(torch, arguments.dtype)
+        result = dataclasses.asdict(module.run(Job(dtype, arguments.context, n_frames, arguments.device)))
+    wall = time.perf_counter() - started
+    everybody_after, own_after = cpu_seconds()
+    others = (everybody_after - everybody) - (own_after - own)
+    return {**result, "peak_rss_gb": peak_rss_gb(), "others_cpus": max(0.0, others / wall)}
+
+
+def measure_apart(peer: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """One peer in a fresh process, whose memory is free again afterwards."""
+    command = [sys.executable, "-m", "bench.frame", "--only", peer, "--device", arguments.device]
+    command += ["--dtype", arguments.dtype, "--context", str(arguments.context)]
+    command += ["--frames", str(arguments.frames)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def bytes_per_frame(dtype: torch.dtype) -> int:
+    """Weights that one frame reads: the backbone once, the depth decoder for each further codebook."""
+    from bench.peers.base import FULL_SIZE
+    from csm_repl.model.csm import CSM
+
+    model = CSM(FULL_SIZE)
+    n_depth = FULL_SIZE.n_codebooks - 1
+    n_weights = 0
+    for name, parameter in model.named_parameters():
+        if name not in _NOT_READ:
+            n_weights += parameter.numel() * (n_depth if name.startswith(("decoder", "projection")) else 1)
+    return n_weights * dtype.itemsize
+
+
+def summary(rounds: list[dict[str, Any]]) -> dict[str, float]:
+    frames = [seconds for take in rounds for seconds in take["frames_s"][N_WARM_UP:]]
+    return {
+        "frame_s": statistics.median(frames),
+        "frame_best_s": min(statistics.median(take["frames_s"][N_WARM_UP:]) for take in rounds),
+        "prefill_s": min(take["prefill_s"] for take in rounds),
+        "first_frame_s": min(take["frames_s"][0] for take in rounds),
+        "peak_rss_gb": max(take["peak_rss_gb"] for take in rounds),
+        "others_cpus": max(take["others_cpus"] for take in rounds),
+    }
+
+
+def print_table(summaries: dict[str, dict[str, float]], limit_s: float | None) -> None:
+    print(
+        "\n| | s/frame | best round | real-time factor | ratio to ours | prefill s | first frame s | peak GB |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    ours = summaries.get("ours", {}).get("frame_s")
+    for peer, row in summaries.items():
+        ratio = f"{row['frame_s'] / ours:.2f}" if ours else "-"
+        print(
+            f"| {peer} | {row['frame_s']:.3f} | {row['frame_best_s']:.3f} | {row['frame_s'] / FRAME_S:.2f} "
+            f"| {ratio} | {row['prefill_s']:.2f} | {row['first_frame_s']:.2f} | {row['peak_rss_gb']:.1f} |"
+        )
+    if limit_s is not None:
+        print(f"| limit: bytes / bandwidth | {limit_s:.3f} | | {limit_s / FRAME_S:.2f} | | | | |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--peers", default=",".join(PEERS))
+    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
+    parser.add_argument("--context", type=int, default=500)
+    parser.add_argument("--frames", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", choices=PEERS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.only:
+        print(json.dumps(measure(arguments.only, arguments)))
+        return
+    peers = arguments.peers.split(",")
+    facts = machine_facts()
+    takes: dict[str, list[dict[str, Any]]] = {peer: [] for peer in peers}
+    bandwidth = 0.0
+    for turn in range(arguments.rounds):
+        # Between the rounds, because the machine's bandwidth changes with what its neighbours do.
+        if arguments.device == "cpu":
+            bandwidth = max(bandwidth, read_bandwidth())
+        for peer in peers:
+            takes[peer].append(measure_apart(peer, arguments))
+            print(f"round {turn + 1} {peer}: {_short(takes[peer][-1])}", file=sys.stderr, flush=True)
+    n_bytes = bytes_per_frame(getattr(torch, arguments.dtype))
+    limit_s = n_bytes / bandwidth / 1e9 if bandwidth else None
+    print(f"{facts['cpu']}, {facts['cores']} cores, torch {facts['torch']}, {facts['date']}")
+    print(
+        f"{arguments.dtype}, context {arguments.context}, {n_bytes / 1e9:.2f} GB of weights per frame", end=""
+    )
+    print(f", read bandwidth {bandwidth:.1f} GB/s" if bandwidth else "")
+    summaries = {peer: summary(rounds) for peer, rounds in takes.items() if peer != "codec"}
+    print_table(summaries, limit_s)
+    if "codec" in takes:
+        codec = {key: min(take[key] for take in takes["codec"]) for key in takes["codec"][0]}
+        print(
+            f"\ncodec: {codec['whole']:.3f} s per second of audio as a whole, {codec['streamed']:.3f} in a "
+            f"stream's chunks, first chunk after {codec['first_chunk_s']:.3f} s"
+        )
+    busy = max(take["others_cpus"] for rounds in takes.values() for take in rounds)
+    print(f"\nOther processes used up to {busy:.2f} CPUs during a take.")
+    folder = Path(__file__).parent / "results"
+    folder.mkdir(exist_ok=True)
+    path = folder / time.strftime("frame-%Y%m%d-%H%M%S.json")
+    content = {
+        "command": " ".join(sys.argv),
+        "machine": {**facts, "read_bandwidth_gb_s": bandwidth},
+        "bytes_per_frame": n_bytes,
+        "summaries": summaries,
+        "takes": takes,
+    }
+    path.write_text(json.dumps(content, indent=1))
+    print(f"written: {path}")
+
+
+def _short(take: dict[str, Any]) -> str:
+    if "frames_s" not in take:
+        return f"whole {take['whole']:.3f}, streamed {take['streamed']:.3f} s per second of audio"
+    frame_s = statistics.median(take["frames_s"][N_WARM_UP:])
+    return f"{frame_s:.3f} s/frame, prefill {take['prefill_s']:.2f} s, others {take['others_cpus']:.2f} CPUs"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""csm_repl, through the same `Engine.generate` that the console uses."""
+
+from __future__ import annotations
+
+import torch
+
+from bench.peers.base import FULL_SIZE, Job, Take, clock, fill_random, random_prompt
+from csm_repl.engine import Engine, SamplingOptions, audio_rows, text_rows
+from csm_repl.model.csm import CSM
+
+__all__ = ["build", "run"]
+
+
+def build(device: str, dtype: torch.dtype) -> CSM:
+    """The model at full size with random weights."""
+    model = CSM(FULL_SIZE).to(dtype).to_empty(device=device)
+    fill_random(model)
+    return model.prepare()
+
+
+def run(job: Job) -> Take:
+    started = clock(job.device)
+    engine = Engine(build(job.device, job.dtype))
+    codes, ids = random_prompt(job)
+    n_codebooks = FULL_SIZE.n_codebooks
+    rows = torch.cat([audio_rows(codes.T), text_rows(ids.tolist(), n_codebooks)])
+    options = SamplingOptions(temperature=job.temperature, top_k=job.top_k)
+    build_s = clock(job.device) - started
+    generation = engine.generate(rows, options=options, seed=job.seed, max_frames=job.n_frames)
+    frames_s = []
+    before = clock(job.device)
+    for _frame in generation:
+        now = clock(job.device)
+        frames_s.append(now - before)
+        before = now
+    return Take(build_s, generation.prefill_s, frames_s)

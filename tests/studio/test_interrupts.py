@@ -1,0 +1,132 @@
+"""Ctrl-C during a job: what was made is kept, and the model goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from csm_repl.events import Audio, Event, LineDone, Notice, Stopped, TurnDone
+from csm_repl.jobs import Interrupts, run_job
+from csm_repl.studio import Studio
+from tests.studio.conftest import MakeStudio, of_type, say
+
+
+def _interrupt_at(studio: Studio, text: str, n_audio: int) -> list[Event]:
+    """Events of a line whose listener is hit by Ctrl-C at the n-th chunk of sound."""
+    from csm_repl.commands import run_line
+
+    events: list[Event] = []
+
+    def listen(event: Event) -> None:
+        events.append(event)
+        sounding = [e for e in of_type(events, Audio) if len(e.samples)]
+        if isinstance(event, Audio) and len(event.samples) and len(sounding) == n_audio:
+            raise KeyboardInterrupt
+
+    assert run_job(run_line(studio, text), listen)
+    return events
+
+
+@pytest.fixture
+def endless(make_studio: MakeStudio, micro_checkpoint: Path) -> Studio:
+    return make_studio(model=str(micro_checkpoint), references="nowhere", max_seconds="5")
+
+
+def test_a_stop_keeps_what_was_heard_as_a_file_outside_the_context(endless: Studio) -> None:
+    events = _interrupt_at(endless, "Never ending.", 3)
+    [turn], [stopped] = of_type(events, TurnDone), of_type(events, Stopped)
+    assert turn.ended == "interrupted"
+    assert turn.file.exists()
+    assert json.loads(turn.file.with_suffix(".json").read_text())["ended"] == "interrupted"
+    assert turn.file.name in stopped.text
+    assert len(endless.conversation) == 0
+    assert not of_type(events, LineDone)
+
+
+def test_a_stop_keeps_the_finished_turns_of_the_line(endless: Studio) -> None:
+    events = _interrupt_at(endless, "One.||Two.", 12)
+    turns = of_type(events, TurnDone)
+    assert [turn.ended for turn in turns] == ["cut", "interrupted"]
+    assert [turn.text for turn in endless.conversation.turns] == ["One."]
+
+
+def test_after_a_stop_the_next_take_is_what_it_would_be_without_it(
+    make_studio: MakeStudio, micro_checkpoint: Path
+) -> None:
+    def fresh() -> Studio:
+        return make_studio(model=str(micro_checkpoint), references="nowhere", max_seconds="1")
+
+    plain, stopped = fresh(), fresh()
+    _interrupt_at(stopped, "Stopped.", 1)
+    for studio in (plain, stopped):
+        studio.set("seed", 99)
+    first, second = (of_type(say(studio, "Next."), LineDone)[0] for studio in (plain, stopped))
+    assert first.file.read_bytes() == second.file.read_bytes()
+
+
+def test_an_interrupt_inside_a_pass_leaves_a_sound_engine(
+    make_studio: MakeStudio, micro_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio = make_studio(model=str(micro_checkpoint), references="nowhere", max_seconds="1")
+    reference = make_studio(model=str(micro_checkpoint), references="nowhere", max_seconds="1")
+    layer = studio.engine.model.backbone.layers[1]
+    calls = 0
+    forward = layer.forward
+
+    def interrupted(*arguments: object) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            raise KeyboardInterrupt
+        return forward(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(layer, "forward", interrupted)
+        events: list[Event] = []
+        from csm_repl.commands import run_line
+
+        assert run_job(run_line(studio, "Hit in a layer."), events.append)
+    assert of_type(events, Stopped)
+    for each in (studio, reference):
+        each.set("seed", 5)
+    first, second = (of_type(say(each, "Next."), LineDone)[0] for each in (studio, reference))
+    assert first.file.read_bytes() == second.file.read_bytes()
+
+
+def test_a_stop_before_any_sound_says_that_nothing_was_made(endless: Studio) -> None:
+    def listen(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Audio):
+            raise KeyboardInterrupt
+
+    from csm_repl.commands import run_line
+
+    events: list[Event] = []
+    endless.settings = endless.settings.with_value("trim_tail", True, "test")
+    assert run_job(run_line(endless, "Hi."), listen)
+    assert of_type(events, Stopped)
+
+
+def test_the_second_interrupt_within_two_seconds_counts_as_leaving() -> None:
+    now = [0.0]
+    interrupts = Interrupts(clock=lambda: now[0])
+    assert not interrupts.note()
+    now[0] = 1.9
+    assert interrupts.note()
+    now[0] = 10.0
+    assert not interrupts.note()
+    now[0] = 12.1
+    assert not interrupts.note()
+
+
+def test_an_interrupt_while_a_job_without_order_of_its_own_runs_stops_it() -> None:
+    def job() -> object:
+        yield Notice("one")
+        raise KeyboardInterrupt
+
+    seen: list[Event] = []
+    assert run_job(job(), seen.append)  # type: ignore[arg-type]
+    assert [type(event) for event in seen] == [Notice, Stopped]

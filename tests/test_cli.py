@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from csm_repl import __version__
+from csm_repl.cli import main
+from csm_repl.settings import specs
+
+ROOT = Path(__file__).parent.parent
+
+
+def _modules_after(*arguments: str) -> set[str]:
+    code = (
+        "import sys\n"
+        "from csm_repl.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "print('\\nMODULES', *sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60
+    )
+    return set(done.stdout.partition("\nMODULES ")[2].split())
+
+
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_help_and_version_import_nothing_heavy(flag: str) -> None:
+    loaded = _modules_after(flag)
+    assert "csm_repl.cli" in loaded
+    assert not loaded & {"torch", "numpy", "rich", "prompt_toolkit", "huggingface_hub", "moshi", "whisper"}
+
+
+def test_importing_the_package_imports_no_torch() -> None:
+    code = "import sys, csm_repl; dir(csm_repl); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "False"
+
+
+def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    assert left.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(flag in shown for item in specs() for flag in item.flags)
+
+
+def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out.strip() == f"csm-repl {__version__}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--nonsense"], 2, "--help"),
+        (["--top-k", "many", "-"], 2, "top-k must be a whole number"),
+        (["--device", "gpu", "-"], 2, "cuda"),
+        (["--raw", "-"], 2, "-o"),
+        (["-q", "-v", "-"], 2, "exclude"),
+        (["no-such-script.txt"], 2, "no-such-script.txt"),
+        (["."], 2, "cannot be read"),
+        (["--device", "cuda:7", "-"], 4, "cuda:7"),
+        (["--model", "./nowhere", "-"], 3, "./nowhere"),
+        (["--model", "a b/c", "-"], 3, "a b/c"),
+        (["--model", "sesame/csm-1b", "--offline", "-"], 3, "offline"),
+        (["-o", "no/such/folder/x.wav", "-"], 2, "folder"),
+        (["-o", "x.doc", "-"], 2, ".wav"),
+    ],
+)
+def test_a_start_that_cannot_work_is_one_paragraph_with_its_exit_code(
+    arguments: list[str],
+    code: int,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", (tmp_path / "empty").open("w+"))
+    assert main(arguments) == code
+    shown = capfd.readouterr().err
+    errors = [line for line in shown.splitlines() if line.startswith("csm-repl: ")]
+    assert len(errors) == 1
+    assert words in errors[0]
+    assert "Traceback" not in shown
+
+
+def test_debug_shows_the_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from csm_repl.errors import CheckpointError
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", (tmp_path / "empty").open("w+"))
+    with pytest.raises(CheckpointError):
+        main(["--debug", "--model", "./nowhere", "-"])
+
+
+def test_the_log_file_has_the_traceback_in_any_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from csm_repl.logs import log_file
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", (tmp_path / "empty").open("w+"))
+    main(["--model", "./nowhere-logged", "-"])
+    assert "nowhere-logged" in log_file().read_text()
+    assert "Traceback" in log_file().read_text()
+
+
+def test_without_reachable_weights_a_start_says_what_to_do_and_exits_3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", (tmp_path / "empty").open("w+"))
+    assert main(["-"]) == 3
+    shown = capfd.readouterr().err
+    assert "https://huggingface.co/sesame/csm-1b" in shown
+    assert "hf auth login" in shown
+
+
+def test_doctors_exit_code_says_what_a_run_would_meet(
+    tmp_path: Path,
+    tiny_checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["doctor", "--model", str(tiny_checkpoint)]) == 0
+    assert "Everything is there" in capsys.readouterr().out
+    assert main(["doctor", "--model", "sesame/csm-1b"]) == 3
+    assert main(["doctor", "--model", str(tiny_checkpoint), "--device", "cuda:9"]) == 4
+    (tmp_path / "file").write_text("")
+    assert main(["doctor", "--model", str(tiny_checkpoint), "--output", "file/x"]) == 2
+
+
+def test_doctor_names_versions_device_voices_and_settings_with_origin(
+    tmp_path: Path,
+    tiny_checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import json
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CSM_REPL_TOP_K", "7")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    main(["doctor", "--model", str(tiny_checkpoint), "--json"])
+    shown = capsys.readouterr().out
+    findings = json.loads(shown)["findings"]
+    subjects = {item["subject"] for item in findings}
+    wanted = {
+        "python",
+        "packages",
+        "device",
+        "memory",
+        "output",
+        "hub",
+        "model",
+        "codec",
+        "voices",
+        "playback",
+    }
+    assert wanted <= subjects
+    assert any("top-k = 7 (from $CSM_REPL_TOP_K)" in item["text"] for item in findings)
+    assert "hf_secret" not in shown
+
+
+def test_voices_lists_and_checks_the_folder_without_a_model(tmp_path: Path) -> None:
+    from tests.speech import write_clip
+
+    write_clip(tmp_path / "references" / "reference.wav", "Fine.")
+    (tmp_path / "references" / "reference1.wav").write_bytes(b"")
+    done = subprocess.run(
+        [sys.executable, "-m", "csm_repl", "voices"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, env=os.environ,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "reference.wav" in done.stdout
+    assert "reference1.wav" in done.stdout
+    assert not (tmp_path / "outputs").exists()

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from csm_repl.errors import ExitCode, UsageError
+from csm_repl.settings import Settings, load_settings, parse_value, spec, specs
+
+ROOT = Path(__file__).parent.parent
+
+
+def _load(tmp_path: Path, env: dict[str, str] | None = None, dotenv: str = "", **flags: object) -> Settings:
+    file = tmp_path / ".env"
+    file.write_text(dotenv)
+    return load_settings(flags, environ=env or {}, dotenv=file)
+
+
+def test_a_flag_beats_the_environment_beats_dotenv_beats_the_default(tmp_path: Path) -> None:
+    env, dotenv = {"CSM_REPL_TOP_K": "20"}, "CSM_REPL_TOP_K=10\nCSM_REPL_SEED=3\n"
+    settings = _load(tmp_path, env, dotenv, top_k="30")
+    assert (settings.top_k, settings.origin("top_k")) == (30, "--top-k")
+    settings = _load(tmp_path, env, dotenv)
+    assert (settings.top_k, settings.origin("top_k")) == (20, "$CSM_REPL_TOP_K")
+    assert (settings.seed, settings.origin("seed")) == (3, ".env")
+    assert (settings.temperature, settings.origin("temperature")) == (0.9, "default")
+
+
+def test_the_hubs_own_variable_gives_the_token_and_is_never_shown(tmp_path: Path) -> None:
+    settings = _load(tmp_path, {"HF_TOKEN": "hf_secret"})
+    assert settings.hf_token == "hf_secret"
+    with pytest.raises(UsageError) as caught:
+        parse_value(spec("top-k"), "x", "here")
+    assert "'x'" in str(caught.value)
+
+
+def test_an_empty_variable_counts_as_not_set(tmp_path: Path) -> None:
+    assert _load(tmp_path, {"CSM_REPL_SEED": ""}).origin("seed") == "default"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("max_seconds", "auto", None),
+        ("max_seconds", "off", math.inf),
+        ("max_seconds", "2.5", 2.5),
+        ("seed", "random", None),
+        ("seed", "12", 12),
+        ("device", "CUDA:1", "cuda:1"),
+        ("play", "off", False),
+        ("references", "~/x", Path("~/x").expanduser()),
+    ],
+)
+def test_values_parse(name: str, text: str, value: object) -> None:
+    assert spec(name).parse(text) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("temperature", "-1"),
+        ("temperature", "nan"),
+        ("top_k", "0"),
+        ("top_k", "1.5"),
+        ("seed", "-3"),
+        ("max_seconds", "0"),
+        ("max_seconds", "long"),
+        ("device", "gpu"),
+        ("device", "cuda:x"),
+        ("device", "cpu:0"),
+        ("dtype", "int8"),
+        ("color", "blue"),
+        ("speaker", "-1"),
+    ],
+)
+def test_a_bad_value_names_the_setting_the_value_and_where_it_came_from(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        _load(tmp_path, {f"CSM_REPL_{name.upper()}": text})
+    message = str(caught.value)
+    assert caught.value.exit_code == ExitCode.USAGE
+    assert spec(name).dashed in message
+    assert f"$CSM_REPL_{name.upper()}" in message
+    assert repr(text) in message
+
+
+@given(st.text(max_size=20))
+def test_no_text_makes_a_parser_raise_anything_but_a_usage_error(text: str) -> None:
+    for item in specs():
+        try:
+            parse_value(item, text, "test")
+        except UsageError:
+            continue
+
+
+def test_raw_needs_an_output_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="-o"):
+        _load(tmp_path, raw=True)
+
+
+def test_a_dotenv_that_is_no_text_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match=r"\.env"):
+        load_settings({}, environ={}, dotenv=tmp_path / ".env")
+
+
+def test_the_example_file_lists_every_variable_with_its_help_and_default() -> None:
+    text = (ROOT / ".env.example").read_text()
+    for item in specs():
+        if item.env is not None:
+            assert f"# {item.help}" in text
+            assert f"# {item.env}=" in text
+
+
+def test_the_example_file_is_loadable_and_sets_nothing(tmp_path: Path) -> None:
+    settings = load_settings({}, environ={}, dotenv=ROOT / ".env.example")
+    assert settings == Settings()
+    assert not settings.origins
