@@ -86,9 +86,7 @@ def summary(rounds: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def print_table(summaries: dict[str, dict[str, float]], limit_s: float | None) -> None:
-    print(
-        "\n| | s/frame | best round | real-time factor | ratio to ours | prefill s | first frame s | peak GB |"
-    )
+    print("\n| | s/frame | best round | real-time factor | ratio to ours | prefill s | first frame s | GB |")
     print("|---|---|---|---|---|---|---|---|")
     ours = summaries.get("ours", {}).get("frame_s")
     for peer, row in summaries.items():

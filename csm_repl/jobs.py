@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
-from csm_repl.errors import ExitCode
+from csm_repl.errors import CsmReplError, ExitCode, OutputError
 from csm_repl.events import Event, Stopped
+from csm_repl.logs import log_file
 
-__all__ = ["TWICE_WITHIN_S", "Interrupts", "run_job"]
+__all__ = ["TWICE_WITHIN_S", "Interrupts", "run_job", "unexpected"]
 
 TWICE_WITHIN_S = 2.0
 
@@ -78,3 +79,12 @@ def run_job(events: Iterator[Event], handle: Callable[[Event], None]) -> bool:
             handle(event)
         except KeyboardInterrupt as interrupt:
             hit = interrupt
+
+
+def unexpected(error: BaseException) -> CsmReplError:
+    """What to tell the user about an error that nobody foresaw; its traceback belongs into the log."""
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    return OutputError(
+        f"Something went wrong that should not: {type(error).__name__}: {first_line}",
+        f"The model is still loaded. The details are in {log_file()}; please report them.",
+    )

@@ -28,7 +28,6 @@ def context(generator: Generator) -> list[Segment]:
 def test_the_originals_first_example_runs(
     monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("csm_repl.generator.DEFAULT_MODEL", str(tiny_checkpoint))
     monkeypatch.setattr(
         load_csm_1b, "__kwdefaults__", {**load_csm_1b.__kwdefaults__, "model": str(tiny_checkpoint)}
     )

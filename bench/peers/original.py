@@ -78,7 +78,8 @@ class _Original(nn.Module):
     ) -> torch.Tensor:
         embeddings = (self.embed(tokens) * tokens_mask.unsqueeze(-1)).sum(dim=2)
         mask = self.backbone_mask[positions, :]
-        return self.backbone(embeddings, input_pos=positions, mask=mask)[:, -1, :]
+        # torchtune's decoder returns float32 whatever its weights are.
+        return self.backbone(embeddings, input_pos=positions, mask=mask)[:, -1, :].to(embeddings.dtype)
 
     def decode_frame(self, last: torch.Tensor, top_k: int, temperature: float) -> torch.Tensor:
         """Hidden state [1, D] -> codes [1, K]."""
@@ -89,7 +90,7 @@ class _Original(nn.Module):
         self.decoder.reset_caches()
         for codebook in range(1, self.n_codebooks):
             mask = self.decoder_mask[positions, :]
-            out = self.decoder(self.projection(hidden), input_pos=positions, mask=mask)
+            out = self.decoder(self.projection(hidden), input_pos=positions, mask=mask).to(last.dtype)
             code = _draw(torch.mm(out[:, -1, :], self.audio_head[codebook - 1]), top_k, temperature)
             frame = torch.cat([frame, code], dim=1)
             hidden = self.audio_embeddings(code + codebook * self.vocab)

@@ -22,7 +22,7 @@ class _Stopwatch(BaseStreamer):
         self.device = device
         self.times: list[float] = []
 
-    def put(self, value: torch.Tensor) -> None:  # noqa: ARG002 - only the moment matters
+    def put(self, value: torch.Tensor) -> None:
         self.times.append(clock(self.device))
 
     def end(self) -> None:

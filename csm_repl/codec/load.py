@@ -44,7 +44,7 @@ def load_codec(weights: Path, description: Path | None, *, n_codebooks: int, dev
     codec = MimiCodec.load(weights, n_codebooks=n_codebooks, device=device, config=config)
     if codec.sample_rate != SAMPLE_RATE:
         raise CheckpointError(
-            f"The codec in {weights} works at {codec.sample_rate} Hz; clips and output files have {SAMPLE_RATE}.",
+            f"The codec in {weights} works at {codec.sample_rate} Hz and everything else at {SAMPLE_RATE}.",
             "Use a codec of that rate.",
         )
     return codec

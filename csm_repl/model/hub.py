@@ -74,12 +74,23 @@ def find_model(
     if folder.is_dir():
         tokenizer, codec = _companions(folder, hub)
         return ModelFiles(folder, tokenizer, codec, _optional(folder / "codec.json"), folder.name, None)
-    if model.count("/") != 1 or model.startswith((".", "/", "~")) or folder.exists():
+    if model.count("/") != 1 or not _valid_name(model) or folder.exists():
         raise CheckpointError(
             f"{model} is neither a folder nor the name of a model on the hub.",
             f"Give --model a folder with a checkpoint, or a name such as {DEFAULT_MODEL}.",
         )
     return _from_hub(model, revision, hub)
+
+
+def _valid_name(repo: str) -> bool:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError:
+        return False
+    return True
 
 
 def _optional(path: Path) -> Path | None:
@@ -275,10 +286,6 @@ class _Hub:
         except (errors.EntryNotFoundError, errors.LocalEntryNotFoundError) as error:
             raise HubError(
                 f"A file of {repo} was not found: {_first_line(error)}", f"See {page}/tree/main."
-            ) from error
-        except errors.HFValidationError as error:
-            raise CheckpointError(
-                f"{repo!r} is no valid name for a model on the hub.", f"Use a name such as {DEFAULT_MODEL}."
             ) from error
         except errors.HfHubHTTPError as error:
             status = getattr(error.response, "status_code", None)

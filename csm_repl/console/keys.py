@@ -1,0 +1,47 @@
+"""Ctrl-C and Alt-Enter. Everything else is prompt_toolkit's emacs or vi."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prompt_toolkit.document import Document
+from prompt_toolkit.enums import DEFAULT_BUFFER
+from prompt_toolkit.filters import emacs_insert_mode, has_focus, vi_insert_mode
+from prompt_toolkit.key_binding import KeyBindings
+from prompt_toolkit.key_binding.key_processor import KeyPressEvent
+from prompt_toolkit.key_binding.vi_state import InputMode
+from prompt_toolkit.keys import Keys
+
+__all__ = ["key_bindings"]
+
+
+def key_bindings(on_interrupt: Callable[[bool], bool]) -> KeyBindings:
+    """The console's own keys.
+
+    Args:
+        on_interrupt: hears of a Ctrl-C, and whether there was text to clear; True leaves the prompt with
+            a KeyboardInterrupt.
+    """
+    keys = KeyBindings()
+
+    @keys.add(Keys.ControlC, filter=has_focus(DEFAULT_BUFFER))
+    @keys.add(Keys.SIGINT)
+    def _interrupt(event: KeyPressEvent) -> None:
+        buffer = event.app.layout.get_buffer_by_name(DEFAULT_BUFFER)
+        assert buffer is not None
+        if on_interrupt(bool(buffer.text)):
+            event.app.exit(exception=KeyboardInterrupt, style="class:aborting")
+            return
+        buffer.save_to_undo_stack()
+        buffer.cancel_completion()
+        buffer.document = Document()
+        # After Up the buffer stands in the past; the next Up shall begin at the newest line again.
+        buffer.working_index = len(buffer._working_lines) - 1
+        buffer.document = Document()
+        event.app.vi_state.input_mode = InputMode.INSERT
+
+    @keys.add(Keys.Escape, Keys.Enter, filter=emacs_insert_mode | vi_insert_mode)
+    def _newline(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    return keys
