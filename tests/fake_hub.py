@@ -12,8 +12,10 @@ downloaded.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import socket
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -65,8 +67,7 @@ class FakeHub:
         self.drop_after: int | None = None
         """Close the connection after so many bytes of every file."""
         handler = type("Handler", (_Handler,), {"hub": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
 
     def __enter__(self) -> FakeHub:
@@ -77,11 +78,12 @@ class FakeHub:
         self.stop()
 
     def stop(self) -> None:
-        """From here on connections are refused."""
+        """From here on connections are refused, and the open ones are dead."""
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join()
         self._server.server_close()
+        self._server.drop_connections()
 
     @property
     def url(self) -> str:
@@ -118,6 +120,25 @@ class FakeHub:
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache.parent / "token"))
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._connections: list[socket.socket] = []
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        self._connections.append(connection)
+        return connection, address
+
+    def drop_connections(self) -> None:
+        """Clients keep connections open, and a handler would go on answering them."""
+        for connection in self._connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
 class _Handler(BaseHTTPRequestHandler):
     hub: FakeHub
     protocol_version = "HTTP/1.1"
@@ -125,10 +146,10 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
-    def do_HEAD(self) -> None:  # noqa: N802 - the base class looks for this name
+    def do_HEAD(self) -> None:
         self._answer()
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self._answer()
 
     @property
@@ -171,9 +192,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._note(name, file, len(body) if self.command == "GET" else 0)
         self._send(206 if start else 200, body, headers)
 
-    def _refusal(
-        self, repo: Repo | None, file: str | None, revision: str
-    ) -> tuple[int | None, str, str]:
+    def _refusal(self, repo: Repo | None, file: str | None, revision: str) -> tuple[int | None, str, str]:
         known = self._token == TOKEN
         if self.hub.fail_with is not None:
             return self.hub.fail_with, "", "Something went wrong."

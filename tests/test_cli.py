@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -180,3 +182,74 @@ def test_voices_lists_and_checks_the_folder_without_a_model(tmp_path: Path) -> N
     assert "reference.wav" in done.stdout
     assert "reference1.wav" in done.stdout
     assert not (tmp_path / "outputs").exists()
+
+
+def _truncate(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+
+
+def _drop_tensor(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(folder / "model.safetensors")
+    del state["decoder.layers.0.attn.q_proj.weight"]
+    save_file(state, folder / "model.safetensors")
+
+
+def _wrong_shape(folder: Path) -> None:
+    _edit_config(folder, text_vocab_size=301)
+
+
+def _no_flavors(folder: Path) -> None:
+    _edit_config(folder, backbone_flavor=None)
+
+
+def _no_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def _bad_codec(folder: Path) -> None:
+    (folder / "mimi.safetensors").write_bytes(b"not a codec")
+
+
+def _bad_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text("{}")
+
+
+def _edit_config(folder: Path, **changes: object) -> None:
+    import json
+
+    path = folder / "config.json"
+    config = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({name: value for name, value in config.items() if value is not None}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (_truncate, "truncated"),
+        (_drop_tensor, "decoder.layers.0.attn.q_proj.weight"),
+        (_wrong_shape, "text_embeddings.weight is 300x32"),
+        (_no_flavors, "backbone_flavor"),
+        (_no_config, "no config.json"),
+        (_bad_codec, "mimi.safetensors"),
+        (_bad_tokenizer, "tokenizer.json"),
+    ],
+)
+def test_a_damaged_model_is_one_paragraph_and_exit_code_3(
+    damage: Callable[[Path], None],
+    words: str,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_checkpoint, folder)
+    damage(folder)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", (tmp_path / "empty").open("w+"))
+    assert main(["--model", str(folder), "-"]) == 3
+    [error] = [line for line in capfd.readouterr().err.splitlines() if line.startswith("csm-repl: ")]
+    assert words in error

@@ -57,4 +57,5 @@ class Sampler:
             return logits.argmax()
         top, codes = torch.topk(logits.float(), self._k)
         choice = (top / self.options.temperature + self._noise[codebook]).argmax()
-        return codes[choice]
+        # Indexing with a tensor would read it back to the host.
+        return codes.gather(0, choice.view(1)).view(())

@@ -17,7 +17,7 @@ from typing import Any
 
 from csm_repl.codec.mimi import MIMI_FILE, MIMI_REPO
 from csm_repl.errors import CheckpointError, HubError
-from csm_repl.model.checkpoint import read_config, shard_names, weight_names
+from csm_repl.model.checkpoint import find_checkpoint, read_config, shard_names, weight_names
 from csm_repl.model.tokenizer import TOKENIZER_MIRROR
 
 __all__ = ["DEFAULT_MODEL", "ModelFiles", "find_model", "hub_login"]
@@ -71,7 +71,8 @@ def find_model(
     """
     folder = Path(model).expanduser()
     hub = _Hub(offline=offline, token=token, say=say)
-    if folder.is_dir():
+    if model and folder.is_dir():
+        find_checkpoint(folder)
         tokenizer, codec = _companions(folder, hub)
         return ModelFiles(folder, tokenizer, codec, _optional(folder / "codec.json"), folder.name, None)
     if model.count("/") != 1 or not _valid_name(model) or folder.exists():
@@ -84,7 +85,7 @@ def find_model(
 
 def _valid_name(repo: str) -> bool:
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(repo)
@@ -128,6 +129,10 @@ def _from_hub(repo: str, revision: str | None, hub: _Hub) -> ModelFiles:
     if "config.json" not in available:
         raise CheckpointError(f"{repo} has no config.json.", "Use a repository that holds a CSM.")
     mimi_here, tokenizer_here = "mimi.safetensors" in available, "tokenizer.json" in available
+    if "codec.json" in available and not mimi_here:
+        raise CheckpointError(
+            f"{repo} has a codec.json but no mimi.safetensors.", "Use a repository that is complete."
+        )
     others = [
         _Wanted(repo, name, revision)
         for name in ("tokenizer.json", "tokenizer_config.json", "mimi.safetensors", "codec.json")
@@ -141,13 +146,13 @@ def _from_hub(repo: str, revision: str | None, hub: _Hub) -> ModelFiles:
     hub.check([_Wanted(repo, "config.json", revision), *others])
     [config_path] = hub.download([_Wanted(repo, "config.json", revision)])
     config = read_config(config_path)
-    _, names, index = weight_names(config, set(available))
+    _, names, index = weight_names(config, available)
     if index is not None:
         hub.check([_Wanted(repo, index, revision)])
         [index_path] = hub.download([_Wanted(repo, index, revision)])
         names = shard_names(read_config(index_path), source=index)
     weights = [_Wanted(repo, name, revision) for name in names]
-    hub.check([*weights, *others], sizes=available)
+    hub.check([*weights, *others])
     hub.download([*others, *weights])
     files = _complete_snapshot(config_path.parent, repo, hub)
     if files is None:
@@ -174,6 +179,12 @@ def _complete_snapshot(folder: Path, repo: str, hub: _Hub) -> ModelFiles | None:
     if "mimi.safetensors" not in available:
         codec = hub.cached(_Wanted(MIMI_REPO, MIMI_FILE))
     if tokenizer is None or codec is None:
+        missing = (
+            _Wanted(TOKENIZER_MIRROR, "tokenizer.json")
+            if tokenizer is None
+            else _Wanted(MIMI_REPO, MIMI_FILE)
+        )
+        hub.must_be_online(missing.repo, missing.filename)
         return None
     return ModelFiles(folder, tokenizer, codec, _optional(folder / "codec.json"), repo, folder.name)
 
@@ -209,30 +220,33 @@ class _Hub:
             cached.update(zip(missing, self.download(missing), strict=True))
         return [path for path in cached.values() if path is not None]
 
-    def list_files(self, repo: str, revision: str | None) -> dict[str, int]:
-        """File names of a repository with their sizes in bytes."""
+    def list_files(self, repo: str, revision: str | None) -> set[str]:
+        """File names of a repository."""
         from huggingface_hub import HfApi
 
-        self._must_be_online(repo)
+        self.must_be_online(repo)
         info = self._ask(
-            repo,
-            lambda: HfApi().model_info(
-                repo, revision=revision, files_metadata=True, token=self.token, timeout=15
-            ),
+            repo, revision, lambda: HfApi().model_info(repo, revision=revision, token=self.token, timeout=15)
         )
-        return {item.rfilename: item.size or 0 for item in info.siblings or []}
+        return {item.rfilename for item in info.siblings or []}
 
-    def check(self, wanted: list[_Wanted], sizes: dict[str, int] | None = None) -> None:
-        """Raises HubError unless every file may be downloaded and there is room for those of known size."""
+    def check(self, wanted: list[_Wanted]) -> None:
+        """Raises HubError unless every file may be downloaded and there is room for what is missing."""
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-        missing = [want for want in wanted if self.cached(want) is None]
-        for want in missing:
-            self._must_be_online(want.repo)
+        n_bytes = 0
+        for want in wanted:
+            if self.cached(want) is not None:
+                continue
+            self.must_be_online(want.repo, want.filename)
             url = hf_hub_url(want.repo, want.filename, revision=want.revision)
-            self._ask(want.repo, lambda url=url: get_hf_file_metadata(url, token=self.token, timeout=15))  # type: ignore[misc]
-        if sizes is not None:
-            _check_room(sum(sizes.get(want.filename, 0) for want in missing))
+            metadata = self._ask(
+                want.repo,
+                want.revision,
+                lambda url=url: get_hf_file_metadata(url, token=self.token, timeout=15),  # type: ignore[misc]
+            )
+            n_bytes += metadata.size or 0
+        _check_room(n_bytes)
 
     def download(self, wanted: list[_Wanted]) -> list[Path]:
         from huggingface_hub import hf_hub_download
@@ -245,6 +259,7 @@ class _Hub:
                 path = Path(
                     self._ask(
                         want.repo,
+                        want.revision,
                         lambda want=want: hf_hub_download(  # type: ignore[misc]
                             want.repo, want.filename, revision=want.revision, token=self.token
                         ),
@@ -253,15 +268,15 @@ class _Hub:
             paths.append(path)
         return paths
 
-    def _must_be_online(self, repo: str) -> None:
+    def must_be_online(self, repo: str, filename: str = "") -> None:
         if self.offline:
             raise HubError(
                 f"{repo} is not completely in the cache and the program is offline.",
                 f"Run once without --offline, or download it where there is a network with "
-                f"'hf download {repo}', or give --model a folder.",
+                f"'{f'hf download {repo} {filename}'.strip()}', or give --model a folder.",
             )
 
-    def _ask(self, repo: str, call: Callable[[], Any]) -> Any:
+    def _ask(self, repo: str, revision: str | None, call: Callable[[], Any]) -> Any:
         """Runs a call to the hub and turns its errors into ours."""
         import requests
         from huggingface_hub import errors
@@ -276,14 +291,17 @@ class _Hub:
             ) from error
         except errors.RevisionNotFoundError as error:
             raise HubError(
-                f"{repo} has no such revision.", f"Pick one of {page}/commits/main for --revision."
+                f"{repo} has no revision {revision!r}.", f"Pick one of {page}/commits/main for --revision."
             ) from error
         except errors.RepositoryNotFoundError as error:
             raise HubError(
                 f"{repo} was not found on the hub, or it is private and this login may not see it.",
                 f"Check the name at {page}; for a private one run 'hf auth login' (or set HF_TOKEN).",
             ) from error
-        except (errors.EntryNotFoundError, errors.LocalEntryNotFoundError) as error:
+        except errors.LocalEntryNotFoundError as error:
+            # "Not in the cache, and the hub did not answer": the network, not the repository.
+            raise _unreachable(repo, page, error.__cause__ or error) from error
+        except errors.EntryNotFoundError as error:
             raise HubError(
                 f"A file of {repo} was not found: {_first_line(error)}", f"See {page}/tree/main."
             ) from error
@@ -299,16 +317,22 @@ class _Hub:
                 "Try again in a few minutes, or give --model a folder.",
             ) from error
         except (requests.RequestException, errors.OfflineModeIsEnabled, ConnectionError) as error:
-            raise HubError(
-                f"The hub cannot be reached for {repo}: {_why_unreachable(error)}.",
-                "Check the network or the proxy and start again (a gated model also needs its conditions "
-                f"accepted at {page} and 'hf auth login'). A copy on this machine works with --model DIR.",
-            ) from error
+            raise _unreachable(repo, page, error) from error
         except OSError as error:
+            if error.errno is None:  # huggingface_hub found a file shorter than announced
+                raise _unreachable(repo, page, error) from error
             raise HubError(
                 f"The download of {repo} could not be written: {error}.",
                 "Free some disk space, or set HF_HOME to a folder on a larger disk.",
             ) from error
+
+
+def _unreachable(repo: str, page: str, error: BaseException) -> HubError:
+    return HubError(
+        f"The hub cannot be reached for {repo}: {_why_unreachable(error)}.",
+        "Check the network or the proxy and start again (a gated model also needs its conditions "
+        f"accepted at {page} and 'hf auth login'). A copy on this machine works with --model DIR.",
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -36,8 +36,8 @@ def rope_frequencies(config: RopeConfig, head_dim: int) -> torch.Tensor:
 def rope_table(config: RopeConfig, head_dim: int, n_positions: int, device: torch.device) -> torch.Tensor:
     """Cosines and sines [n_positions, head_dim / 2, 2], always float32.
 
-    At position 2000 a table rounded to bf16 is wrong by up to 1/256 of a turn; the rotation is therefore
-    never computed in the model's dtype.
+    Rounded to bf16 every entry would be off by up to 2^-9; the rotation is therefore never computed in the
+    model's dtype.
     """
     positions = torch.arange(n_positions, dtype=torch.float64)
     angles = torch.outer(positions, rope_frequencies(config, head_dim))

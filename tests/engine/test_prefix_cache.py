@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -248,15 +248,14 @@ def test_a_take_can_go_on_after_a_fault(fault: Fault, n_before: int, micro_model
     fault.left = n_before
     frames: list[list[int]] = []
     with pytest.raises(fault.error):
-        for frame in take:
-            frames.append(frame.tolist())
+        frames.extend(frame.tolist() for frame in take)
     frames += [frame.tolist() for frame in take]
     assert frames == whole
 
 
 @pytest.fixture(scope="module")
-def shared(micro_model: CSM) -> Iterator[Engine]:
-    yield Engine(micro_model)
+def shared(micro_model: CSM) -> Engine:
+    return Engine(micro_model)
 
 
 segments = st.tuples(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from csm_repl.engine import Engine, Sampler, SamplingOptions, prompt_rows
 from csm_repl.model.csm import CSM
@@ -18,9 +21,7 @@ CHI_SQUARE_999 = {9: 27.88, 39: 72.05, 81: 126.08}
 """0.999 quantile by degrees of freedom (seeds are fixed: a run either always passes or never)."""
 
 
-def sampler(
-    temperature: float = 1.0, top_k: int = VOCAB, *, seed: int = 0, n_codebooks: int = 1
-) -> Sampler:
+def sampler(temperature: float = 1.0, top_k: int = VOCAB, *, seed: int = 0, n_codebooks: int = 1) -> Sampler:
     return Sampler(
         SamplingOptions(temperature, top_k),
         seed=seed,
@@ -77,7 +78,7 @@ def test_successive_frames_are_drawn_independently() -> None:
     n, source = 12_000, sampler(top_k=10, seed=6)
     rank = {int(code): i for i, code in enumerate(LOGITS.topk(10).indices)}
     codes = [rank[code] for code in draws(source, n + 1)]
-    pairs = Counter(zip(codes, codes[1:], strict=False))
+    pairs = Counter(itertools.pairwise(codes))
     share = [codes[:-1].count(i) / n for i in range(10)]
     expected = {(i, j): n * share[i] * share[j] for i in range(10) for j in range(10)}
     assert sum((pairs[key] - e) ** 2 / e for key, e in expected.items()) < CHI_SQUARE_999[81]
@@ -120,7 +121,7 @@ def test_a_code_has_no_noise_of_an_earlier_frame() -> None:
 
 @pytest.mark.parametrize(("temperature", "top_k"), [(-0.1, 50), (float("nan"), 50), (1.0, 0), (1.0, -3)])
 def test_options_that_make_no_sense_are_refused(temperature: float, top_k: int) -> None:
-    with pytest.raises(ValueError, match="temperature|top_k"):
+    with pytest.raises(ValueError, match=r"temperature|top_k"):
         SamplingOptions(temperature, top_k)
 
 
@@ -176,3 +177,29 @@ def test_a_sampler_goes_on_where_an_earlier_take_stopped(micro_model: CSM) -> No
         prompt_rows([], [256, 72, 105, 257], 4, begun=codes), sampler=begun.sampler, max_frames=7
     )
     assert codes.T.tolist() + [frame.tolist() for frame in rest] == whole
+
+
+class ReadBacks(TorchDispatchMode):
+    """Counts what would make the host wait for a GPU: a value read, or a size that depends on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func._schema.name in {"aten::_local_scalar_dense", "aten::nonzero", "aten::item", "aten::equal"}:
+            self.names.append(func._schema.name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("top_k", [1, 50])
+def test_a_frame_is_made_without_reading_anything_back(micro_model: CSM, top_k: int) -> None:
+    source = Sampler(
+        SamplingOptions(top_k=top_k), seed=0, n_codebooks=4, vocab_size=2051, device=torch.device("cpu")
+    )
+    cache = micro_model.new_decoder_cache()
+    with torch.inference_mode(), ReadBacks() as read_backs:
+        source.next_frame()
+        codes = micro_model.make_frame(torch.randn(32), cache, source.pick)
+        micro_model.run_backbone(micro_model.embed_frame(codes), micro_model.new_backbone_cache(), 0)
+    assert read_backs.names == []

@@ -172,7 +172,9 @@ def test_a_truncated_shard_is_named(sharded: Path) -> None:
     assert f"{path} is truncated or corrupt" in error_of(sharded).cause
 
 
-@pytest.mark.parametrize("name", ["../other.safetensors", "/etc/passwd", "deeper/model.safetensors", "..", ""])
+@pytest.mark.parametrize(
+    "name", ["../other.safetensors", "/etc/passwd", "deeper/model.safetensors", "..", ""]
+)
 def test_an_index_that_names_files_outside_its_folder_is_refused(sharded: Path, name: str) -> None:
     rewrite_index(sharded, lambda index: index["weight_map"].update({"lm_head.weight": name}))
     assert "outside its folder" in error_of(sharded).cause

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.fake_hub import TOKEN, FakeHub
 from layout_writer import (
     read_original,
     transformers_config,
@@ -28,6 +27,7 @@ from csm_repl.errors import CheckpointError, ExitCode, HubError
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.hub import ModelFiles, find_model, hub_login
 from csm_repl.model.tokenizer import TOKENIZER_MIRROR, Tokenizer
+from tests.fake_hub import TOKEN, FakeHub
 
 MODEL = "someone/tiny-csm"
 COMPANIONS = ("tokenizer.json", "mimi.safetensors", "codec.json")
@@ -203,6 +203,7 @@ def test_cached_shards_need_no_network(sharded: FakeHub) -> None:
 
 def test_a_lost_shard_is_downloaded_again(sharded: FakeHub) -> None:
     shard = find_model(MODEL).folder / "model-00002-of-00003.safetensors"
+    shard.resolve().unlink()
     shard.unlink()
     sharded.log.clear()
     find_model(MODEL)
@@ -222,7 +223,11 @@ def test_the_hubs_own_arrangement_downloads_the_original_file_alone(
     """sesame/csm-1b: a config with the keys of both layouts, both layouts' weights."""
     repo = sharded.repos[MODEL]
     original = json.loads((golden_folder / "config.json").read_text())
-    both = {**transformers_config(original), **original, "transformers_weights": "model.safetensors.index.json"}
+    both = {
+        **transformers_config(original),
+        **original,
+        "transformers_weights": "model.safetensors.index.json",
+    }
     repo.files |= {
         "config.json": json.dumps(both).encode(),
         "model.safetensors": (golden_folder / "model.safetensors").read_bytes(),
@@ -260,9 +265,7 @@ def test_nothing_is_downloaded_when_a_companion_is_gone(published: FakeHub, repo
 
 
 @pytest.mark.parametrize("repo", [MODEL, MIMI_REPO])
-def test_nothing_of_shards_is_downloaded_when_one_repository_is_gated(
-    sharded: FakeHub, repo: str
-) -> None:
+def test_nothing_of_shards_is_downloaded_when_one_repository_is_gated(sharded: FakeHub, repo: str) -> None:
     sharded.repos[repo].gated = True
     hub_error(MODEL)
     assert (sharded.downloads(), sharded.n_bytes_sent()) == ([], 0)
@@ -323,8 +326,7 @@ def test_a_repository_that_is_not_there_is_named(hub: FakeHub) -> None:
 
 def test_a_revision_that_is_not_there_is_named(published: FakeHub) -> None:
     error = hub_error(MODEL, revision="v9")
-    assert "no such revision" in error.cause
-    assert "v9" in str(error)
+    assert "has no revision 'v9'" in error.cause
     assert "--revision" in error.remedy
 
 
@@ -367,9 +369,7 @@ def test_offline_without_a_cache_says_how_to_get_the_model(hub: FakeHub) -> None
     assert hub.log == []
 
 
-def test_the_hubs_own_variable_means_offline_too(
-    published: FakeHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_hubs_own_variable_means_offline_too(published: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert "offline" in hub_error(MODEL).cause
     assert published.log == []
@@ -392,6 +392,22 @@ def test_an_unreachable_hub_is_named(published: FakeHub) -> None:
     assert "network" in error.remedy
 
 
+def test_a_hub_that_goes_away_before_the_download_is_unreachable(
+    published: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """huggingface_hub then says that it has no such entry in its cache."""
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        published.stop()
+
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    error = hub_error(MODEL, say=say)
+    assert said == [f"Downloading config.json of {MODEL}."]
+    assert "cannot be reached" in error.cause
+
+
 @pytest.mark.parametrize("status", [500, 502, 503])
 def test_a_hub_in_trouble_is_named(published: FakeHub, status: int) -> None:
     published.fail_with = status
@@ -403,6 +419,18 @@ def test_a_download_that_breaks_off_is_no_matter_of_disk_space(
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
     published.drop_after = 100
+    error = hub_error(MODEL)
+    assert "network" in error.remedy
+    assert "disk" not in str(error)
+
+
+def test_a_file_that_came_too_short_is_no_matter_of_disk_space(
+    published: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(*_: object, **__: object) -> None:
+        raise OSError("Consistency check failed: file should be of size 9 but has size 8 (config.json).")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", short)
     error = hub_error(MODEL)
     assert "network" in error.remedy
     assert "disk" not in str(error)
@@ -518,7 +546,7 @@ def test_a_file_is_no_model(hub: FakeHub, micro_checkpoint: Path) -> None:
         find_model(str(micro_checkpoint / "model.safetensors"))
 
 
-@pytest.mark.parametrize("name", ["a b/c", "owner/na--me", "owner/.git", "ö/ä"])
+@pytest.mark.parametrize("name", ["a b/c", "owner/na--me", "owner/.git"])
 def test_an_impossible_name_is_a_checkpoint_error(hub: FakeHub, name: str) -> None:
     with pytest.raises(CheckpointError, match="neither a folder nor"):
         find_model(name)

@@ -66,7 +66,9 @@ def folder(theirs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
     """torchtune's own parameters, saved under the names of Sesame's checkpoint."""
     folder = tmp_path_factory.mktemp("torchtune")
     state = {
-        f"{part}.{name}": tensor for part, model in theirs.items() for name, tensor in model.state_dict().items()
+        f"{part}.{name}": tensor
+        for part, model in theirs.items()
+        for name, tensor in model.state_dict().items()
     }
     state["text_embeddings.weight"] = torch.randn(TEXT_VOCAB, 64)
     state["audio_embeddings.weight"] = torch.randn(CODEBOOKS * VOCAB, 64)

@@ -135,9 +135,7 @@ def theirs(model: Any, context: list[Segment], ids: list[int]) -> list[list[int]
     if context:
         inputs["input_values"] = torch.cat([item.audio for item in context])[None, None]
         inputs["input_values_cutoffs"] = torch.tensor([cutoffs])
-    frames = model.generate(
-        **inputs, do_sample=False, depth_decoder_do_sample=False, max_new_tokens=N_FRAMES
-    )
+    frames = model.generate(**inputs, do_sample=False, depth_decoder_do_sample=False, max_new_tokens=N_FRAMES)
     return frames[0].tolist()
 
 

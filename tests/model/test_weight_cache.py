@@ -94,9 +94,7 @@ def test_without_a_cache_folder_nothing_is_written(folder: Path, cache: Path) ->
     assert not cache.exists()
 
 
-def test_small_models_are_not_cached(
-    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_small_models_are_not_cached(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     load(folder, cache)
     assert not cache.exists()
