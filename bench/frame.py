@@ -1,7 +1,7 @@
 """Seconds per frame, prefill and first frame of csm-repl beside transformers and the original.
 
     python -m bench.frame [--peers ours,transformers,original,codec] [--dtype bfloat16] [--context 500]
-                          [--frames 20] [--rounds 2] [--device cpu]
+                          [--frames 20] [--rounds 2] [--device cpu] [--patience 60]
 
 Full size, random weights, batch 1, sampling on. Every peer builds its model in a process of its own, one
 at a time, and the peers take turns round after round, so a change in the machine's load hits all of them.
@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from bench.machine import cpu_seconds, machine_facts, peak_rss_gb, read_bandwidth
+from bench.machine import cpu_seconds, machine_facts, peak_rss_gb, read_bandwidth, wait_until_idle
 
 N_WARM_UP = 2
 FRAME_S = 0.08
@@ -107,6 +107,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for an idle machine")
     parser.add_argument("--only", choices=PEERS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.only:
@@ -121,6 +122,7 @@ def main() -> None:
         if arguments.device == "cpu":
             bandwidth = max(bandwidth, read_bandwidth())
         for peer in peers:
+            wait_until_idle(arguments.patience)
             takes[peer].append(measure_apart(peer, arguments))
             print(f"round {turn + 1} {peer}: {_short(takes[peer][-1])}", file=sys.stderr, flush=True)
     n_bytes = bytes_per_frame(getattr(torch, arguments.dtype))

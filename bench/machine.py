@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["cpu_seconds", "machine_facts", "peak_rss_gb", "read_bandwidth"]
+__all__ = ["cpu_seconds", "machine_facts", "peak_rss_gb", "read_bandwidth", "wait_until_idle"]
 
 
 def machine_facts() -> dict[str, Any]:
@@ -53,6 +53,20 @@ def cpu_seconds() -> tuple[float, float]:
     everybody = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
     times = os.times()
     return everybody, times.user + times.system
+
+
+def wait_until_idle(patience_s: float, *, busy_cpus: float = 0.15) -> None:
+    """Returns once other processes have used hardly any CPU for two seconds, or when patience is at an end.
+
+    One busy neighbour more than doubles a frame: two threads that share a loop wait for each other.
+    """
+    deadline = time.perf_counter() + patience_s
+    while time.perf_counter() < deadline:
+        everybody, own = cpu_seconds()
+        time.sleep(2.0)
+        everybody_after, own_after = cpu_seconds()
+        if (everybody_after - everybody) - (own_after - own) < 2.0 * busy_cpus:
+            return
 
 
 def _proc_value(path: str, key: str) -> str | None:

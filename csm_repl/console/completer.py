@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["CommandCompleter", "begins_command"]
 
 _NAME = re.compile(r"\s*\$([^\W\d_]*)\Z")
-_ARGUMENTS = re.compile(r"\s*\$([^\W\d_]+)(?:\$\s*|\s+)([^$]*)\Z")
+_ARGUMENTS = re.compile(r"\s*\$([^\W\d_]+)\$?\s+([^$]*)\Z")
 _VALUE_WORDS = ("on", "off", "auto", "random", "emacs", "vi")
 """Settings take these words or none; each is offered where the setting's own parser accepts it."""
 

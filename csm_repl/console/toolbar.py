@@ -58,11 +58,11 @@ class Toolbar:
             left -= width + len(_GAP)
         return result
 
-    def _segments(self) -> StyleAndTextTuples:
+    def _segments(self) -> list[tuple[str, str]]:
         """In the order of their weight: a narrow terminal loses the last ones."""
         studio, settings = self._studio, self._studio.settings
         speaker = studio.primary
-        segments: StyleAndTextTuples = [
+        segments = [
             (speaker_style(speaker), speaker_label(speaker, studio.voice(speaker))),
             ("", self._context),
             ("", studio.model.device),

@@ -49,13 +49,15 @@ class Sampler:
     def next_frame(self) -> None:
         """Draws the noise of a new frame; must be called before its first `pick`."""
         if not self.options.greedy:
-            self._noise.exponential_(generator=self._generator).log_().neg_()
+            # Noise times temperature orders the codes as logits divided by temperature do.
+            noise = self._noise.exponential_(generator=self._generator).log_()
+            noise.mul_(-self.options.temperature)
 
     def pick(self, logits: torch.Tensor, codebook: int) -> torch.Tensor:
         """Logits [V] of a codebook -> chosen code, int64 []; no host synchronisation."""
         if self.options.greedy:
             return logits.argmax()
-        top, codes = torch.topk(logits.float(), self._k)
-        choice = (top / self.options.temperature + self._noise[codebook]).argmax()
+        top, codes = torch.topk(logits, self._k)
+        choice = (top + self._noise[codebook]).argmax()
         # Indexing with a tensor would read it back to the host.
-        return codes.gather(0, choice.view(1)).view(())
+        return codes.take(choice)

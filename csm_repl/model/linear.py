@@ -1,6 +1,7 @@
 """A linear layer that picks the fastest exact kernel for the number of rows.
 
-Knows nothing about what it is a layer of.
+Knows nothing about what it is a layer of. The choices are PyTorch 2.9's on a CPU without bf16
+instructions; `python -m bench.kernels` measures every figure named here.
 """
 
 from __future__ import annotations
@@ -13,26 +14,32 @@ from torch.nn import functional as F
 
 __all__ = ["Linear"]
 
-# Below this many rows, casting the weight to float32 costs more than the slow product it avoids
-# (2 cores without bf16 instructions: break-even between 8 and 16 rows, `bench/kernels.py`).
-UPCAST_ROWS = 12
+UPCAST_ROWS = 3
+"""From this many rows on, multiplying in float32 pays for casting the weight."""
+MANY_ROWS = 64
+FEW_ROWS_BLOCK, MANY_ROWS_BLOCK = 2**18, 2**22
+"""Weights cast at a time. For a few rows the cast block should stay in a core's L2 cache; many rows want
+large products, but allocations beyond glibc's 32 MB are mapped anew, and page faults cost more than that."""
+SHORT_ROW, TALL = 1024, 8192
+"""`torch.mv` sets up a sum for every row of the weight: with short rows and many of them that shows."""
 
 
 @functools.cache
-def _has_half_gemm(dtype: torch.dtype) -> bool:
-    """Whether this CPU multiplies matrices of `dtype` in hardware."""
-    if dtype == torch.bfloat16:
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return False
+def _multiplies_slowly(dtype: torch.dtype, device: str) -> bool:
+    """Whether products of matrices of `dtype` are emulated: a CPU without instructions for it."""
+    if device != "cpu" or dtype == torch.float32:
+        return False
+    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return dtype != torch.bfloat16 or not has_bf16
 
 
 class Linear(nn.Module):
     """`x @ weight.T` without bias; weight [n_out, n_in].
 
-    On a CPU two things differ from `nn.Linear`, both measured by `bench/kernels.py`: a single row goes
-    through `torch.mv`, which reads bf16 weights about 1.5 times as fast as `F.linear` does, and many rows
-    are multiplied in float32 where the CPU has no bf16 instructions (3.5 times as fast; the result is
-    rounded once, so it is at least as exact).
+    On a CPU it differs from `nn.Linear` in three ways. A single row goes through `torch.mv`, which reads
+    bf16 weights 1.6 times as fast as `F.linear`. Where the CPU has no instructions for the dtype, more
+    rows are multiplied in float32, block by block of the weight (7 times as fast for 500 rows, twice for
+    8; the result is rounded once, so it is at least as exact). And `prepare` may turn the weight's layout.
     """
 
     weight: torch.Tensor
@@ -40,6 +47,16 @@ class Linear(nn.Module):
     def __init__(self, n_in: int, n_out: int, *, device: torch.device | str = "meta") -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(n_out, n_in, device=device), requires_grad=False)
+
+    def prepare(self) -> None:
+        """Stores a weight with many short rows column by column, which `torch.mv` reads 1.2 times as fast."""
+        n_out, n_in = self.weight.shape
+        if (
+            _multiplies_slowly(self.weight.dtype, self.weight.device.type)
+            and n_in <= SHORT_ROW
+            and n_out >= TALL
+        ):
+            self.weight = nn.Parameter(self.weight.t().contiguous().t(), requires_grad=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [..., n_in] -> [..., n_out]."""
@@ -49,6 +66,17 @@ class Linear(nn.Module):
         n_rows = x.numel() // x.shape[-1]
         if n_rows == 1:
             return torch.mv(weight, x.reshape(-1)).view(*x.shape[:-1], -1)
-        if n_rows >= UPCAST_ROWS and weight.dtype != torch.float32 and not _has_half_gemm(weight.dtype):
-            return F.linear(x.float(), weight.float()).to(x.dtype)
+        if n_rows >= UPCAST_ROWS and _multiplies_slowly(weight.dtype, "cpu"):
+            return _upcast_linear(x, weight, FEW_ROWS_BLOCK if n_rows < MANY_ROWS else MANY_ROWS_BLOCK)
         return F.linear(x, weight)
+
+
+def _upcast_linear(x: torch.Tensor, weight: torch.Tensor, block_size: int) -> torch.Tensor:
+    """`F.linear` in float32, rounded to x's dtype; casts `block_size` weights at a time."""
+    n_out, n_in = weight.shape
+    step = max(1, block_size // n_in)
+    wide = x.float()
+    out = x.new_empty(*x.shape[:-1], n_out)
+    for row in range(0, n_out, step):
+        out[..., row : row + step] = F.linear(wide, weight[row : row + step].float())
+    return out

@@ -7,6 +7,7 @@ allocated once. Knows nothing about text, audio, sampling or files.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -16,6 +17,9 @@ from csm_repl.model.config import RopeConfig, TransformerConfig
 from csm_repl.model.linear import Linear
 
 __all__ = ["KVCache", "Transformer", "apply_rope", "rope_frequencies", "rope_table"]
+
+LayerCache = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Views of one layer: new keys and values [2, B, Hkv, S, Dh], all keys and all values [B, Hkv, end, Dh]."""
 
 
 def rope_frequencies(config: RopeConfig, head_dim: int) -> torch.Tensor:
@@ -45,12 +49,17 @@ def rope_table(config: RopeConfig, head_dim: int, n_positions: int, device: torc
 
 
 def apply_rope(x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """Rotates the interleaved pairs of x [B, S, H, Dh] by table [S, Dh / 2, 2]; keeps x's dtype."""
-    pairs = x.float().unflatten(-1, (-1, 2))
-    cos, sin = table[:, None, :, 0], table[:, None, :, 1]
-    even, odd = pairs[..., 0], pairs[..., 1]
-    rotated = torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1)
-    return rotated.flatten(-2).to(x.dtype)
+    """Rotates the interleaved pairs of x [B, S, H, Dh]; keeps x's dtype.
+
+    Args:
+        x: heads.
+        table: cosines and sines in float32, [S, Dh / 2, 2] for all heads alike or [S, H, Dh / 2, 2].
+    """
+    if table.ndim == 3:
+        table = table.unsqueeze(1)
+    # A pair is a complex number, and rotating is one multiplication instead of six operations.
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * torch.view_as_complex(table)).flatten(-2).to(x.dtype)
 
 
 class KVCache:
@@ -68,16 +77,23 @@ class KVCache:
         shape = (config.n_layers, 2, batch_size, config.n_kv_heads, n_positions, config.head_dim)
         self.data = torch.zeros(shape, device=device, dtype=dtype)
         self.n_positions = n_positions
-        # Views made once: indexing the big tensor in every layer of every step costs more than attention.
-        self.layers = [(layer[0], layer[1]) for layer in self.data]
 
     @property
     def n_bytes(self) -> int:
         return self.data.numel() * self.data.element_size()
 
+    def layers(self, start: int, end: int) -> Iterator[LayerCache]:
+        """For each layer: where positions start ... end - 1 go, and keys and values of 0 ... end - 1.
+
+        All views are made in two calls: indexing the big tensor in every layer costs more than attention.
+        """
+        written = self.data.narrow(-2, start, end - start).unbind(0)
+        seen = self.data.narrow(-2, 0, end).flatten(0, 1).unbind(0)
+        return zip(written, seen[::2], seen[1::2], strict=True)
+
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm computed in float32, as in Llama."""
+    """Root-mean-square norm; `F.rms_norm` computes in float32 and rounds once."""
 
     weight: torch.Tensor
 
@@ -87,9 +103,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        wide = x.float()
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return (wide * scale).to(x.dtype) * self.weight
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
 class Layer(nn.Module):
@@ -100,7 +114,6 @@ class Layer(nn.Module):
         self.n_heads, self.n_kv_heads, self.head_dim = config.n_heads, config.n_kv_heads, config.head_dim
         self.group = config.n_heads // config.n_kv_heads
         n_q, n_kv = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
-        self.n_rotated = config.n_heads + config.n_kv_heads
         self.attn_norm = RMSNorm(config.dim, config.norm_eps)
         self.wqkv = Linear(config.dim, n_q + 2 * n_kv)
         self.wo = Linear(n_q, config.dim)
@@ -109,34 +122,21 @@ class Layer(nn.Module):
         self.w_down = Linear(config.intermediate_dim, config.dim)
 
     def forward(
-        self,
-        x: torch.Tensor,
-        table: torch.Tensor,
-        cache: tuple[torch.Tensor, torch.Tensor],
-        start: int,
-        mask: torch.Tensor | None,
+        self, x: torch.Tensor, table: torch.Tensor, cache: LayerCache, mask: torch.Tensor | None
     ) -> torch.Tensor:
-        x = x + self.wo(self._attend(self.attn_norm(x), table, cache, start, mask))
+        x = x + self.wo(self._attend(self.attn_norm(x), table, cache, mask))
         gate, up = self.w_gate_up(self.mlp_norm(x)).chunk(2, dim=-1)
         return x + self.w_down(F.silu(gate) * up)
 
     def _attend(
-        self,
-        x: torch.Tensor,
-        table: torch.Tensor,
-        cache: tuple[torch.Tensor, torch.Tensor],
-        start: int,
-        mask: torch.Tensor | None,
+        self, x: torch.Tensor, table: torch.Tensor, cache: LayerCache, mask: torch.Tensor | None
     ) -> torch.Tensor:
         n_batch, n_new, _ = x.shape
-        heads = self.wqkv(x).view(n_batch, n_new, self.n_rotated + self.n_kv_heads, self.head_dim)
-        rotated = apply_rope(heads[:, :, : self.n_rotated], table)
-        q, k = rotated.split([self.n_heads, self.n_kv_heads], dim=2)
-        keys, values = cache
-        end = start + n_new
-        keys[:, :, start:end] = k.transpose(1, 2)
-        values[:, :, start:end] = heads[:, :, self.n_rotated :].transpose(1, 2)
-        keys, values = keys[:, :, :end], values[:, :, :end]
+        heads = apply_rope(self.wqkv(x).view(n_batch, n_new, -1, self.head_dim), table)
+        q, kv = heads.split([self.n_heads, 2 * self.n_kv_heads], dim=2)
+        written, keys, values = cache
+        # [B, S, 2 * Hkv, Dh] -> [2, B, Hkv, S, Dh]
+        written.copy_(kv.unflatten(2, (2, self.n_kv_heads)).permute(2, 0, 3, 1, 4))
         if n_new == 1:
             # The heads of a group share keys and see all of them: they are rows of one small product.
             rows = q.reshape(n_batch, self.n_kv_heads, self.group, self.head_dim)
@@ -159,8 +159,11 @@ class Transformer(nn.Module):
         self.table: torch.Tensor | None = None
 
     def prepare(self, n_positions: int, device: torch.device) -> None:
-        """Makes the rotary tables for `n_positions`; not part of the weights, never cast."""
+        """Makes the rotary table for `n_positions`, which is no weight and never cast; lays out weights."""
         self.table = rope_table(self.config.rope, self.config.head_dim, n_positions, device)
+        for module in self.modules():
+            if isinstance(module, Linear):
+                module.prepare()
 
     def new_cache(self, n_positions: int, *, dtype: torch.dtype, batch_size: int = 1) -> KVCache:
         device = self.norm.weight.device
@@ -177,15 +180,26 @@ class Transformer(nn.Module):
         Returns:
             Hidden states after the final norm, [B, S, D].
         """
-        assert self.table is not None, "prepare() has not been called"
         n_new = x.shape[1]
         end = start + n_new
         mask = None
         if n_new > 1:
             new = torch.arange(start, end, device=x.device)
             mask = torch.arange(end, device=x.device)[None, :] <= new[:, None]
-        table = self.table[start:end]
-        for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
-            x = layer(x, table, layer_cache, start, mask)
+        table = self._table(start, end)
+        for layer, layer_cache in zip(self.layers, cache.layers(start, end), strict=True):
+            x = layer(x, table, layer_cache, mask)
         out: torch.Tensor = self.norm(x)
         return out
+
+    def _table(self, start: int, end: int) -> torch.Tensor:
+        """The rotations of positions start ... end - 1, [S, H + 2 * Hkv, Dh / 2, 2].
+
+        Values are turned as position 0 is, by nothing: so queries, keys and values stay one tensor until
+        they are stored.
+        """
+        assert self.table is not None, "prepare() has not been called"
+        config = self.config
+        turned = self.table[start:end, None].expand(-1, config.n_heads + config.n_kv_heads, -1, -1)
+        still = self.table[0].expand(end - start, config.n_kv_heads, -1, -1)
+        return torch.cat([turned, still], dim=1)

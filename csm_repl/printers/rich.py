@@ -10,9 +10,10 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, TextIO
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.padding import Padding
@@ -31,6 +32,9 @@ _SPEAKER_COLORS = ("cyan", "magenta", "green", "yellow", "bright_blue")
 _LONGEST_VOICE = 20
 _SHORT_CELL = 20
 """A column without a longer cell is not wrapped; the others share what is left of the width."""
+_GAP = 2
+_LEAST_TEXT = 24
+"""A text column narrower than this cannot be read."""
 _DUMB = {"dumb", "unknown"}
 
 
@@ -74,7 +78,7 @@ def print_table(table: Table, *, color: str) -> None:
     """A table on stdout: fitted to a terminal, in full width anywhere else."""
     console = open_console(color)
     if not sys.stdout.isatty():
-        console.width = max(80, console.measure(_grid(table)).maximum)
+        console.width = max(80, sum(_widths(table)) + _GAP * len(table.columns))
     _print_table(console, table)
 
 
@@ -142,17 +146,21 @@ class RichPrinter:
         for line in text.splitlines():
             self._print(Text(defused(line), style="dim"))
 
-    def banner(self, facts: list[tuple[str, str]], hint: str) -> None:
-        """What is loaded, in a few lines."""
+    def banner(self, title: str, speakers: Sequence[tuple[int, str]], hints: Sequence[str]) -> None:
+        """What is loaded, who speaks, and what to do now."""
         if self._quiet:
             return
-        grid = Grid.grid(padding=(0, 2, 0, 0))
-        grid.add_column(no_wrap=True, style="dim")
-        grid.add_column(overflow="fold")
-        for name, value in facts:
-            grid.add_row(name, Text(defused(value)))
-        self._print(grid)
-        self._print(Text(hint, style="dim"))
+        self._print(Text(defused(title), style="bold"))
+        if speakers:
+            labels = [Text(speaker_label(*pair), style=speaker_color(pair[0])) for pair in speakers]
+            self._print(Text("Voices: ") + Text(", ").join(labels))
+        for hint in hints:
+            self._print(Text(defused(hint), style="dim"))
+
+    def gap(self) -> None:
+        """An empty line, between what was shown and the next prompt."""
+        if not self._quiet:
+            self.console.print()
 
     @contextlib.contextmanager
     def busy(self, text: str) -> Iterator[None]:
@@ -269,11 +277,34 @@ def _print_table(console: Console, table: Table) -> None:
         console.print(Text(defused(table.empty)))
         return
     console.print(Text(defused(table.title), style="bold"))
-    console.print(_grid(table))
+    widths = _widths(table)
+    longest = widths.index(max(widths))
+    others = sum(widths) - widths[longest] + _GAP * (len(widths) - 1)
+    if console.width - others < min(_LEAST_TEXT, widths[longest]):
+        _print_stacked(console, table, widths, longest)
+    else:
+        console.print(_grid(table))
+
+
+def _print_stacked(console: Console, table: Table, widths: list[int], longest: int) -> None:
+    """The longest column's cells under their rows, for a terminal too narrow to have them beside."""
+    for row in [table.columns, *table.rows]:
+        style = "dim" if row is table.columns else ""
+        cells = [set_cell_size(defused(cell), width) for cell, width in zip(row, widths, strict=True)]
+        del cells[longest]
+        console.print(Text((" " * _GAP).join(cells).rstrip(), style=style))
+        console.print(Padding(Text(defused(row[longest]), style=style), (0, 0, 0, _GAP)))
+
+
+def _widths(table: Table) -> list[int]:
+    return [
+        max(cell_len(defused(row[index])) for row in [table.columns, *table.rows])
+        for index in range(len(table.columns))
+    ]
 
 
 def _grid(table: Table) -> Grid:
-    grid = Grid(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    grid = Grid(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="dim")
     for index, name in enumerate(table.columns):
         cells = [row[index] for row in table.rows]
         grid.add_column(
@@ -282,8 +313,15 @@ def _grid(table: Table) -> Grid:
             overflow="fold",
             justify="right" if all(_is_number(cell) for cell in cells) else "left",
         )
-    for row in table.rows:
-        grid.add_row(*(Text(defused(cell)) for cell in row))
+    for row, record in zip(table.rows, table.records, strict=True):
+        speaker = record.get("speaker")
+        color = speaker_color(speaker) if isinstance(speaker, int) else ""
+        grid.add_row(
+            *(
+                Text(defused(cell), style=color if name == "voice" else "")
+                for name, cell in zip(table.columns, row, strict=True)
+            )
+        )
     return grid
 
 

@@ -1,0 +1,178 @@
+"""The micro-benchmarks behind the choices in `csm_repl/model/linear.py`.
+
+    python -m bench.kernels [--rounds 7] [--only rows1,rows,pages] [--patience 60]
+
+Every contestant runs once per round, in turn, over a set of weights that no cache holds; the best round
+counts. GB/s are bytes of weights per second, so they compare with the read bandwidth in the last line.
+Prints tables and writes `bench/results/kernels-*.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import mmap
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+
+from bench.machine import machine_facts, read_bandwidth, wait_until_idle
+from csm_repl.model.linear import FEW_ROWS_BLOCK, MANY_ROWS_BLOCK, _upcast_linear
+
+SET_BYTES = 2**29
+SHAPES = {
+    "backbone gate/up": (16384, 2048),
+    "backbone down": (2048, 8192),
+    "backbone qkv": (3072, 2048),
+    "depth gate/up": (16384, 1024),
+    "depth down": (1024, 8192),
+    "depth qkv": (1536, 1024),
+}
+ROWS = (2, 3, 4, 8, 16, 32, 64, 128, 500)
+
+Times = dict[str, float]
+Kernel = Callable[[torch.Tensor], torch.Tensor]
+
+
+def weight_set(shape: tuple[int, int], dtype: torch.dtype, n_bytes: int = SET_BYTES) -> list[torch.Tensor]:
+    n = max(2, n_bytes // (shape[0] * shape[1] * dtype.itemsize))
+    return list(torch.empty(n, *shape, dtype=dtype).normal_())
+
+
+def race(contestants: dict[str, tuple[Kernel, list[torch.Tensor]]], rounds: int) -> Times:
+    """Seconds per call of each kernel over its weights, the best of `rounds`."""
+    best = dict.fromkeys(contestants, float("inf"))
+    for _ in range(rounds):
+        for name, (kernel, weights) in contestants.items():
+            started = time.perf_counter()
+            for weight in weights:
+                kernel(weight)
+            best[name] = min(best[name], (time.perf_counter() - started) / len(weights))
+    return best
+
+
+def one_row(rounds: int) -> dict[str, Times]:
+    """A single row, as in every step of a frame: GB/s by kernel."""
+    results = {}
+    for dtype in (torch.bfloat16, torch.float32):
+        for name, shape in SHAPES.items():
+            weights = weight_set(shape, dtype)
+            columns = [weight.t().contiguous().t() for weight in weights]
+            x = torch.randn(1, shape[1]).to(dtype)
+            times = race(
+                {
+                    "F.linear": (lambda weight, x=x: F.linear(x, weight), weights),
+                    "torch.mv": (lambda weight, x=x: torch.mv(weight, x[0]), weights),
+                    "mv by columns": (lambda weight, x=x: torch.mv(weight, x[0]), columns),
+                    "mm by columns": (lambda weight, x=x: torch.mm(x, weight.t()), columns),
+                },
+                rounds,
+            )
+            n_bytes = shape[0] * shape[1] * dtype.itemsize
+            label = f"{str(dtype).removeprefix('torch.')} {name} {shape[0]}x{shape[1]}"
+            results[label] = {kernel: n_bytes / seconds / 1e9 for kernel, seconds in times.items()}
+    return results
+
+
+def many_rows(rounds: int) -> dict[str, Times]:
+    """More rows in bf16: milliseconds by kernel."""
+    results = {}
+    for name in ("backbone gate/up", "backbone down"):
+        shape = SHAPES[name]
+        weights = weight_set(shape, torch.bfloat16, n_bytes=SET_BYTES // 2)
+        for n_rows in ROWS:
+            x = torch.randn(n_rows, shape[1]).bfloat16()
+
+            def rows_by_mv(weight: torch.Tensor, x: torch.Tensor = x) -> torch.Tensor:
+                return torch.stack([torch.mv(weight, row) for row in x])
+
+            def upcast_whole(weight: torch.Tensor, x: torch.Tensor = x) -> torch.Tensor:
+                return F.linear(x.float(), weight.float()).to(x.dtype)
+
+            contestants: dict[str, tuple[Kernel, list[torch.Tensor]]] = {
+                "F.linear": (lambda weight, x=x: F.linear(x, weight), weights),
+                "upcast whole": (upcast_whole, weights),
+            }
+            for block in (FEW_ROWS_BLOCK, 2**20, MANY_ROWS_BLOCK):
+                label = f"blocks of {block // 1024}k"
+                contestants[label] = (
+                    lambda weight, x=x, block=block: _upcast_linear(x, weight, block),
+                    weights,
+                )
+            if n_rows <= 8:
+                contestants["mv per row"] = (rows_by_mv, weights)
+            times = race(contestants, max(2, rounds // 2))
+            results[f"{name}, {n_rows} rows"] = {key: seconds * 1e3 for key, seconds in times.items()}
+    return results
+
+
+def pages(rounds: int) -> dict[str, Times]:
+    """torch.mv over weights mapped from a file, in anonymous memory, and there in huge pages: GB/s."""
+    shape = SHAPES["backbone gate/up"]
+    anonymous = weight_set(shape, torch.bfloat16)
+    stacked = torch.stack(anonymous)
+    memory = mmap.mmap(-1, stacked.numel() * 2, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    huge = torch.frombuffer(memory, dtype=torch.bfloat16).view(stacked.shape).copy_(stacked)
+    x = torch.randn(shape[1]).bfloat16()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.safetensors"
+        save_file({"weights": stacked}, path)
+        del stacked
+        mapped = list(load_file(path)["weights"])
+        times = race(
+            {
+                "mapped file": (lambda weight: torch.mv(weight, x), mapped),
+                "anonymous": (lambda weight: torch.mv(weight, x), anonymous),
+                "huge pages": (lambda weight: torch.mv(weight, x), list(huge)),
+            },
+            rounds * 2,
+        )
+    n_bytes = shape[0] * shape[1] * 2
+    return {"bfloat16 16384x2048": {key: n_bytes / seconds / 1e9 for key, seconds in times.items()}}
+
+
+QUESTIONS = {"rows1": one_row, "rows": many_rows, "pages": pages}
+
+
+def print_table(results: dict[str, Times]) -> None:
+    columns = list(dict.fromkeys(kernel for row in results.values() for kernel in row))
+    print("| | " + " | ".join(columns) + " |")
+    print("|---" * (len(columns) + 1) + "|")
+    for name, row in results.items():
+        cells = (f"{row[column]:.1f}" if column in row else "-" for column in columns)
+        print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", default=",".join(QUESTIONS))
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for an idle machine")
+    arguments = parser.parse_args()
+    facts = machine_facts()
+    print(f"{facts['cpu']}, {facts['cores']} cores, torch {facts['torch']}, {facts['date']}")
+    results = {}
+    for name in arguments.only.split(","):
+        wait_until_idle(arguments.patience)
+        results[name] = QUESTIONS[name](arguments.rounds)
+        print(f"\n{QUESTIONS[name].__doc__}\n")
+        print_table(results[name])
+    bandwidth = read_bandwidth()
+    print(f"\nread bandwidth {bandwidth:.1f} GB/s")
+    folder = Path(__file__).parent / "results"
+    folder.mkdir(exist_ok=True)
+    path = folder / time.strftime("kernels-%Y%m%d-%H%M%S.json")
+    content = {"machine": {**facts, "read_bandwidth_gb_s": bandwidth}, "results": results}
+    path.write_text(json.dumps(content, indent=1))
+    print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    main()

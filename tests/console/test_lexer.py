@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prompt_toolkit.document import Document
+
+from csm_repl.commands import command_names
+from csm_repl.console.lexer import LineLexer, fragments, speaker_style
+from csm_repl.printers.rich import speaker_color
+
+
+def _styles(text: str, primary: int = 0) -> list[tuple[str, str]]:
+    return fragments(text, command_names(), primary)
+
+
+def test_every_turn_has_the_colour_of_its_speaker() -> None:
+    anna, ben = speaker_style(0), speaker_style(1)
+    assert anna != ben
+    assert _styles("Hi.||Ho.||Hey.0") == [
+        (anna, "Hi."),
+        ("class:separator", "||"),
+        (ben, "Ho."),
+        ("class:separator", "||"),
+        (anna, "Hey."),
+        (f"{anna} class:offset", "0"),
+    ]
+
+
+def test_a_blank_turn_counts() -> None:
+    assert _styles("||Hi.")[-1] == (speaker_style(1), "Hi.")
+
+
+def test_the_primary_speaker_is_added() -> None:
+    assert _styles("Hi.||Ho.-1", primary=2)[0] == (speaker_style(2), "Hi.")
+    assert _styles("Hi.||Ho.-1", primary=2)[2] == (speaker_style(1), "Ho.")
+
+
+def test_a_speaker_below_0_is_marked() -> None:
+    assert _styles("Hi.-1") == [("class:impossible", "Hi."), ("class:impossible class:offset", "-1")]
+
+
+@pytest.mark.parametrize("text", ["$CLEAR$", "$clear$", "$FOO$", "$CLAER$"])
+def test_a_command_does_not_look_like_speech(text: str) -> None:
+    assert _styles(text) == [("class:command", text)]
+
+
+def test_arguments_are_told_from_the_command() -> None:
+    styles = [style for style, _ in _styles("$SET seed 5$")]
+    assert styles[0] == styles[-1] == "class:command"
+    assert "class:command-args" in styles
+
+
+def test_the_colours_are_the_printers() -> None:
+    assert speaker_style(0) == f"fg:ansi{speaker_color(0)}"
+    # `bright_blue` of rich is `brightblue` here.
+    assert speaker_style(4) == "fg:ansibrightblue"
+
+
+@given(st.text(alphabet=st.sampled_from("ab|$1-. \n🙂日\x1b"), max_size=40))
+def test_no_character_is_lost_and_lines_stay_lines(text: str) -> None:
+    assert "".join(piece for _, piece in _styles(text)) == text
+    get_line = LineLexer(command_names(), lambda: 0).lex_document(Document(text))
+    shown = ["".join(piece for _, piece, *_ in get_line(n)) for n in range(text.count("\n") + 1)]
+    assert "\n".join(shown) == text
+    assert get_line(text.count("\n") + 1) == []
