@@ -56,6 +56,30 @@ def race(contestants: dict[str, tuple[Kernel, list[torch.Tensor]]], rounds: int)
     return best
 
 
+def linear(x: torch.Tensor) -> Kernel:
+    return lambda weight: F.linear(x, weight)
+
+
+def mv(x: torch.Tensor) -> Kernel:
+    return lambda weight: torch.mv(weight, x)
+
+
+def mm(x: torch.Tensor) -> Kernel:
+    return lambda weight: torch.mm(x, weight.t())
+
+
+def mv_per_row(x: torch.Tensor) -> Kernel:
+    return lambda weight: torch.stack([torch.mv(weight, row) for row in x])
+
+
+def upcast_whole(x: torch.Tensor) -> Kernel:
+    return lambda weight: F.linear(x.float(), weight.float()).to(x.dtype)
+
+
+def upcast_blocks(x: torch.Tensor, block: int) -> Kernel:
+    return lambda weight: _upcast_linear(x, weight, block)
+
+
 def one_row(rounds: int) -> dict[str, Times]:
     """A single row, as in every step of a frame: GB/s by kernel."""
     results = {}
@@ -66,10 +90,10 @@ def one_row(rounds: int) -> dict[str, Times]:
             x = torch.randn(1, shape[1]).to(dtype)
             times = race(
                 {
-                    "F.linear": (lambda weight, x=x: F.linear(x, weight), weights),
-                    "torch.mv": (lambda weight, x=x: torch.mv(weight, x[0]), weights),
-                    "mv by columns": (lambda weight, x=x: torch.mv(weight, x[0]), columns),
-                    "mm by columns": (lambda weight, x=x: torch.mm(x, weight.t()), columns),
+                    "F.linear": (linear(x), weights),
+                    "torch.mv": (mv(x[0]), weights),
+                    "mv by columns": (mv(x[0]), columns),
+                    "mm by columns": (mm(x), columns),
                 },
                 rounds,
             )
@@ -87,25 +111,11 @@ def many_rows(rounds: int) -> dict[str, Times]:
         weights = weight_set(shape, torch.bfloat16, n_bytes=SET_BYTES // 2)
         for n_rows in ROWS:
             x = torch.randn(n_rows, shape[1]).bfloat16()
-
-            def rows_by_mv(weight: torch.Tensor, x: torch.Tensor = x) -> torch.Tensor:
-                return torch.stack([torch.mv(weight, row) for row in x])
-
-            def upcast_whole(weight: torch.Tensor, x: torch.Tensor = x) -> torch.Tensor:
-                return F.linear(x.float(), weight.float()).to(x.dtype)
-
-            contestants: dict[str, tuple[Kernel, list[torch.Tensor]]] = {
-                "F.linear": (lambda weight, x=x: F.linear(x, weight), weights),
-                "upcast whole": (upcast_whole, weights),
-            }
-            for block in (FEW_ROWS_BLOCK, 2**20, MANY_ROWS_BLOCK):
-                label = f"blocks of {block // 1024}k"
-                contestants[label] = (
-                    lambda weight, x=x, block=block: _upcast_linear(x, weight, block),
-                    weights,
-                )
+            contestants = {"F.linear": (linear(x), weights), "upcast whole": (upcast_whole(x), weights)}
+            for block in (FEW_ROWS_BLOCK, MANY_ROWS_BLOCK, 2 * MANY_ROWS_BLOCK):
+                contestants[f"blocks of {block // 1024}k"] = (upcast_blocks(x, block), weights)
             if n_rows <= 8:
-                contestants["mv per row"] = (rows_by_mv, weights)
+                contestants["mv per row"] = (mv_per_row(x), weights)
             times = race(contestants, max(2, rounds // 2))
             results[f"{name}, {n_rows} rows"] = {key: seconds * 1e3 for key, seconds in times.items()}
     return results
@@ -127,9 +137,9 @@ def pages(rounds: int) -> dict[str, Times]:
         mapped = list(load_file(path)["weights"])
         times = race(
             {
-                "mapped file": (lambda weight: torch.mv(weight, x), mapped),
-                "anonymous": (lambda weight: torch.mv(weight, x), anonymous),
-                "huge pages": (lambda weight: torch.mv(weight, x), list(huge)),
+                "mapped file": (mv(x), mapped),
+                "anonymous": (mv(x), anonymous),
+                "huge pages": (mv(x), list(huge)),
             },
             rounds * 2,
         )
@@ -158,7 +168,7 @@ def main() -> None:
     arguments = parser.parse_args()
     facts = machine_facts()
     print(f"{facts['cpu']}, {facts['cores']} cores, torch {facts['torch']}, {facts['date']}")
-    results = {}
+    results: dict[str, dict[str, Times]] = {}
     for name in arguments.only.split(","):
         wait_until_idle(arguments.patience)
         results[name] = QUESTIONS[name](arguments.rounds)

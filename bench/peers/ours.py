@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from bench.peers.base import FULL_SIZE, Job, Take, clock, fill_random, random_prompt
-from csm_repl.engine import Engine, SamplingOptions, audio_rows, text_rows
+from csm_repl.engine import Engine, Generation, SamplingOptions, audio_rows, text_rows
 from csm_repl.model.csm import CSM
 
-__all__ = ["build", "run"]
+__all__ = ["build", "run", "start", "time_take"]
 
 
 def build(device: str, dtype: torch.dtype) -> CSM:
@@ -20,13 +20,20 @@ def build(device: str, dtype: torch.dtype) -> CSM:
 
 def run(job: Job) -> Take:
     started = clock(job.device)
-    engine = Engine(build(job.device, job.dtype))
+    model = build(job.device, job.dtype)
+    return time_take(model, job, build_s=clock(job.device) - started)
+
+
+def start(model: CSM, job: Job) -> Generation:
+    """The job's take; nothing is computed yet."""
     codes, ids = random_prompt(job)
-    n_codebooks = FULL_SIZE.n_codebooks
-    rows = torch.cat([audio_rows(codes.T), text_rows(ids.tolist(), n_codebooks)])
+    rows = torch.cat([audio_rows(codes.T), text_rows(ids.tolist(), FULL_SIZE.n_codebooks)])
     options = SamplingOptions(temperature=job.temperature, top_k=job.top_k)
-    build_s = clock(job.device) - started
-    generation = engine.generate(rows, options=options, seed=job.seed, max_frames=job.n_frames)
+    return Engine(model).generate(rows, options=options, seed=job.seed, max_frames=job.n_frames)
+
+
+def time_take(model: CSM, job: Job, *, build_s: float) -> Take:
+    generation = start(model, job)
     frames_s = []
     before = clock(job.device)
     for _frame in generation:

@@ -5,6 +5,9 @@ Its prompt is text ids only, which cost it less than audio frames would: those m
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Any
+
 import torch
 from transformers import CsmConfig, CsmForConditionalGeneration
 from transformers.generation.streamers import BaseStreamer
@@ -53,12 +56,12 @@ def run(job: Job) -> Take:
     model.backbone_model.register_forward_hook(lambda *_: backbone_s.append(clock(job.device)))
     ids = torch.randint(1000, (1, job.n_context)).to(job.device)
     stopwatch = _Stopwatch(job.device)
-    frames = model.generate(
+    frames: Any = model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         max_new_tokens=job.n_frames,
         streamer=stopwatch,
     )
     assert frames.shape[1:] == (job.n_frames, FULL_SIZE.n_codebooks), frames.shape
-    frames_s = [after - before for before, after in zip(stopwatch.times, stopwatch.times[1:], strict=False)]
+    frames_s = [after - before for before, after in pairwise(stopwatch.times)]
     return Take(build_s, backbone_s[0] + backbone_s[1], frames_s)
