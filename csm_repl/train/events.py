@@ -1,0 +1,75 @@
+"""What a training run reports. Front ends show it; the loop itself prints nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Evaluated", "Finished", "Sampled", "Saved", "StepDone", "TrainEvent"]
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """One optimiser step."""
+
+    step: int
+    n_steps: int
+    """Steps of the whole run, as far as is known now."""
+    epoch: float
+    loss: float
+    backbone_loss: float
+    """Cross entropy of codebook 0, nats."""
+    depth_loss: float
+    """Mean cross entropy of codebooks 1..K-1, nats."""
+    accuracy: float
+    """Share of the frames whose codebook 0 was the likeliest, teacher forced."""
+    lr: float
+    grad_norm: float
+    """Before clipping."""
+    n_items: int
+    n_frames: int
+    """Audio frames of this step."""
+    seconds: float
+    """Duration of this step."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    step: int
+    loss: float
+    backbone_loss: float
+    depth_loss: float
+    accuracy: float
+    is_best: bool
+    n_items: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Sampled:
+    step: int
+    path: Path
+    text: str
+    seconds: float
+    """Of sound."""
+    ended: bool
+    """Whether the take ended by itself."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    step: int
+    path: Path
+    kind: str
+    """'state', 'best' or 'result'."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    step: int
+    reason: str
+    best_loss: float
+    seconds: float
+
+
+TrainEvent = StepDone | Evaluated | Sampled | Saved | Finished
