@@ -1,7 +1,17 @@
 """Sound to codes and back. Mimi is what CSM-1B uses; a model folder's `codec.json` can say otherwise."""
 
 from csm_repl.codec.base import Codec, DecodeStream, chunk_sizes
+from csm_repl.codec.istft import IstftCodec
 from csm_repl.codec.load import load_codec
 from csm_repl.codec.mimi import MIMI_FILE, MIMI_REPO, MimiCodec
 
-__all__ = ["MIMI_FILE", "MIMI_REPO", "Codec", "DecodeStream", "MimiCodec", "chunk_sizes", "load_codec"]
+__all__ = [
+    "MIMI_FILE",
+    "MIMI_REPO",
+    "Codec",
+    "DecodeStream",
+    "IstftCodec",
+    "MimiCodec",
+    "chunk_sizes",
+    "load_codec",
+]

@@ -10,6 +10,7 @@ chain, for how it sounds. Knows nothing about files.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -73,9 +74,7 @@ class ConvNeXtBlock(nn.Module):
     def __init__(self, width: int, expansion: int, *, kernel: int = 7, causal: bool) -> None:
         super().__init__()
         self.past = kernel - 1 if causal else 0
-        self.depthwise = nn.Conv1d(
-            width, width, kernel, groups=width, padding=0 if causal else kernel // 2
-        )
+        self.depthwise = nn.Conv1d(width, width, kernel, groups=width, padding=0 if causal else kernel // 2)
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.up = nn.Linear(width, expansion * width)
         self.down = nn.Linear(expansion * width, width)
@@ -157,7 +156,13 @@ class CodecDecoder(nn.Module):
         self.fast = nn.ModuleList(ConvNeXtBlock(width, sizes.expansion, causal=True) for _ in range(n_fast))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, 2 * (sizes.n_fft_out // 2 + 1))
-        self.register_buffer("window", torch.hann_window(sizes.n_fft_out), persistent=False)
+        self.make_window()
+
+    def make_window(self) -> None:
+        """Not part of the weights; to be made again after building on the meta device."""
+        device = None if self.head.weight.is_meta else self.head.weight.device
+        window = torch.hann_window(self.sizes.n_fft_out, device=device or "cpu")
+        self.register_buffer("window", window, persistent=False)
 
     def columns(self, x: torch.Tensor, stream: Stream | None = None) -> torch.Tensor:
         """[B, C, T] -> STFT columns, complex [B, n_fft_out / 2 + 1, T * columns]."""
@@ -176,7 +181,7 @@ class CodecDecoder(nn.Module):
         return frames
 
     def overlap_add(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Frames [B, n_fft_out, n] -> their sum and the squared windows' sum, [B, (n - 1) * hop + n_fft_out]."""
+        """Frames [B, n_fft_out, n] -> sum, and sum of squared windows: [B, (n - 1) * hop + n_fft_out]."""
         n_fft, n = frames.shape[1:]
         length = (n - 1) * self.sizes.hop + n_fft
         weights = (self.window**2)[None, :, None].expand(1, n_fft, n)
@@ -212,12 +217,15 @@ class CodecNetwork(nn.Module):
     def encode(self, samples: torch.Tensor) -> torch.Tensor:
         """Samples [B, N] -> codes [B, n_codebooks, ceil(N / samples_per_frame)]."""
         x = self.encoder(log_mel(samples, self.sizes))
-        return torch.cat([quantizer.encode(x) for quantizer in self.quantizers], dim=1)
+        return torch.cat([quantizer.encode(x) for quantizer in self._quantizers()], dim=1)
+
+    def _quantizers(self) -> Iterable[Quantizer]:
+        return self.quantizers  # type: ignore[return-value]
 
     def embed(self, codes: torch.Tensor) -> torch.Tensor:
         """Codes [B, k, T] -> what the decoder reads, [B, C, T]. k may be less than all."""
         parts, at = [], 0
-        for quantizer, n in zip(self.quantizers, self.sizes.groups, strict=True):
+        for quantizer, n in zip(self._quantizers(), self.sizes.groups, strict=True):
             if codes.shape[1] > at:
                 parts.append(quantizer.decode(codes[:, at : at + n]))
             at += n

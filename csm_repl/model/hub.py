@@ -20,9 +20,11 @@ from csm_repl.errors import CheckpointError, HubError
 from csm_repl.model.checkpoint import find_checkpoint, read_config, shard_names, weight_names
 from csm_repl.model.tokenizer import TOKENIZER_MIRROR
 
-__all__ = ["DEFAULT_MODEL", "ModelFiles", "find_model", "hub_login"]
+__all__ = ["DEFAULT_MODEL", "ModelFiles", "find_companions", "find_model", "hub_login"]
 
 DEFAULT_MODEL = "sesame/csm-1b"
+CODEC_FILES = ("mimi.safetensors", "codec.safetensors")
+"""Under which a model may bring its own codec; the first one that is there counts."""
 log = logging.getLogger(__name__)
 Say = Callable[[str], None]
 
@@ -83,6 +85,18 @@ def find_model(
     return _from_hub(model, revision, hub)
 
 
+def find_companions(
+    folder: Path, *, offline: bool = False, token: str | None = None, say: Say = lambda _: None
+) -> ModelFiles:
+    """Tokenizer and codec for a model that is to be trained: a folder with a config.json, without weights.
+
+    Raises:
+        CheckpointError, HubError: as `find_model`.
+    """
+    tokenizer, codec = _companions(folder, _Hub(offline=offline, token=token, say=say))
+    return ModelFiles(folder, tokenizer, codec, _optional(folder / "codec.json"), folder.name, None)
+
+
 def _valid_name(repo: str) -> bool:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
@@ -100,14 +114,16 @@ def _optional(path: Path) -> Path | None:
 
 def _companions(folder: Path, hub: _Hub) -> tuple[Path, Path]:
     """Tokenizer and codec weights: the folder's own, else the published ones."""
-    tokenizer, codec = folder / "tokenizer.json", folder / "mimi.safetensors"
+    tokenizer = folder / "tokenizer.json"
+    codec = folder / (_own_codec({path.name for path in folder.iterdir()}) or CODEC_FILES[0])
     wanted = []
     if not tokenizer.is_file():
         wanted.append(_Wanted(TOKENIZER_MIRROR, "tokenizer.json"))
     if not codec.is_file():
         if (folder / "codec.json").is_file():
             raise CheckpointError(
-                f"{folder} has a codec.json but no mimi.safetensors.", "Copy the codec's weights beside it."
+                f"{folder} has a codec.json but none of {', '.join(CODEC_FILES)}.",
+                "Copy the codec's weights beside it.",
             )
         wanted.append(_Wanted(MIMI_REPO, MIMI_FILE))
     found = dict(zip(wanted, hub.get(wanted), strict=True))
@@ -119,6 +135,10 @@ def _companions(folder: Path, hub: _Hub) -> tuple[Path, Path]:
     return tokenizer, codec
 
 
+def _own_codec(available: set[str]) -> str | None:
+    return next((name for name in CODEC_FILES if name in available), None)
+
+
 def _from_hub(repo: str, revision: str | None, hub: _Hub) -> ModelFiles:
     config_path = hub.cached(_Wanted(repo, "config.json", revision))
     if config_path is not None:
@@ -128,19 +148,20 @@ def _from_hub(repo: str, revision: str | None, hub: _Hub) -> ModelFiles:
     available = hub.list_files(repo, revision)
     if "config.json" not in available:
         raise CheckpointError(f"{repo} has no config.json.", "Use a repository that holds a CSM.")
-    mimi_here, tokenizer_here = "mimi.safetensors" in available, "tokenizer.json" in available
-    if "codec.json" in available and not mimi_here:
+    own_codec, tokenizer_here = _own_codec(available), "tokenizer.json" in available
+    if "codec.json" in available and own_codec is None:
         raise CheckpointError(
-            f"{repo} has a codec.json but no mimi.safetensors.", "Use a repository that is complete."
+            f"{repo} has a codec.json but none of {', '.join(CODEC_FILES)}.",
+            "Use a repository that is complete.",
         )
     others = [
         _Wanted(repo, name, revision)
-        for name in ("tokenizer.json", "tokenizer_config.json", "mimi.safetensors", "codec.json")
-        if name in available
+        for name in ("tokenizer.json", "tokenizer_config.json", own_codec, "codec.json")
+        if name is not None and name in available
     ]
     if not tokenizer_here:
         others.append(_Wanted(TOKENIZER_MIRROR, "tokenizer.json"))
-    if not mimi_here:
+    if own_codec is None:
         others.append(_Wanted(MIMI_REPO, MIMI_FILE))
     # The config names the weights; it is gated like them, so access is checked together with the rest.
     hub.check([_Wanted(repo, "config.json", revision), *others])
@@ -173,10 +194,11 @@ def _complete_snapshot(folder: Path, repo: str, hub: _Hub) -> ModelFiles | None:
     if not set(names) <= available:
         return None
     tokenizer: Path | None = folder / "tokenizer.json"
-    codec: Path | None = folder / "mimi.safetensors"
+    own_codec = _own_codec(available)
+    codec = None if own_codec is None else folder / own_codec
     if "tokenizer.json" not in available:
         tokenizer = hub.cached(_Wanted(TOKENIZER_MIRROR, "tokenizer.json"))
-    if "mimi.safetensors" not in available:
+    if codec is None:
         codec = hub.cached(_Wanted(MIMI_REPO, MIMI_FILE))
     if tokenizer is None or codec is None:
         missing = (

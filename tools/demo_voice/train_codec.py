@@ -83,8 +83,9 @@ class Training(nn.Module):
         super().__init__()
         self.network = CodecNetwork(sizes)
         self.quantizer = SplitResidualVectorQuantizer(
-            n_q=sizes.n_codebooks, n_q_semantic=sizes.n_semantic, dimension=sizes.codebook_dim,
-            input_dimension=sizes.width, output_dimension=sizes.width, bins=sizes.codebook_size, q_dropout=True,
+            n_q=sizes.n_codebooks, n_q_semantic=sizes.n_semantic, bins=sizes.codebook_size,
+            dimension=sizes.codebook_dim, input_dimension=sizes.width, output_dimension=sizes.width,
+            q_dropout=True,
         )  # fmt: skip
         self.phone_head = nn.Linear(sizes.width, sizes.columns * n_phones)
         self.losses = SpectralLosses(sizes)
@@ -130,7 +131,9 @@ class SpectralLosses(nn.Module):
         for n_fft, hop, _ in self.resolutions:
             filters, window = getattr(self, f"mel{n_fft}"), getattr(self, f"window{n_fft}")
             a, b = (
-                torch.log(filters @ torch.stft(x, n_fft, hop, window=window, return_complex=True).abs() + 1e-3)
+                torch.log(
+                    filters @ torch.stft(x, n_fft, hop, window=window, return_complex=True).abs() + 1e-3
+                )
                 for x in (output, target)
             )
             mel = mel + (a - b).abs().mean()
@@ -200,7 +203,7 @@ def export(training: Training, sizes: CodecSizes, out: Path) -> None:
     training.copy_tables()
     state = {name: tensor.half().contiguous() for name, tensor in training.network.state_dict().items()}
     save_file(state, out / "codec.safetensors", metadata={"format": "pt"})
-    description: dict[str, Any] = {"codec": "istft", "weights": "codec.safetensors", "config": asdict(sizes)}
+    description: dict[str, Any] = {"codec": "istft", "config": asdict(sizes)}
     (out / "codec.json").write_text(json.dumps(description, indent=1) + "\n")
 
 
