@@ -247,7 +247,7 @@ def _status(studio: Studio, args: str) -> Iterator[Event]:
         "device": model.device,
         "dtype": model.dtype,
         "quantisation": model.quantize,
-        "context": f"{studio.engine.n_cached} / {studio.engine.max_positions} positions",
+        "context": f"{studio.context_used} / {studio.engine.max_positions} positions",
         "turns": f"{len(studio.conversation)}, {len(studio.conversation.kept)} in the context",
         "primary speaker": f"{studio.primary} ({studio.voice(studio.primary)})",
         "output": str(studio.takes.folder or studio.takes.root),
@@ -310,7 +310,7 @@ def _retry(studio: Studio, args: str) -> Iterator[Event]:
     yield from studio.retry()
 
 
-@_command("n")
+@_command("[n]")
 def _play(studio: Studio, args: str) -> Iterator[Event]:
     """plays take n again; the last one without n"""
     number = None

@@ -14,7 +14,7 @@ from csm_repl.audio import SAMPLE_RATE, AudioSink, open_sink, read_audio, to_mon
 from csm_repl.commands import run_line
 from csm_repl.errors import CsmReplError, ExitCode, LineError, OutputError, UsageError
 from csm_repl.events import Audio, Event, LineDone, Notice, PlayFile, Quit, Stopped
-from csm_repl.jobs import Interrupts, run_job
+from csm_repl.jobs import Interrupts, run_job, unexpected
 from csm_repl.player import Player, open_player
 from csm_repl.printers import JsonPrinter, PlainPrinter
 from csm_repl.settings import Settings
@@ -153,7 +153,7 @@ class _Pipe:
             except Exception as error:  # the next lines can still be spoken
                 self._failed = True
                 log.exception("line %d failed", self._line)
-                self._printer.error(_unexpected(error), self._line)
+                self._printer.error(unexpected(error), self._line)
             if self._quit:
                 break
         return False
@@ -183,13 +183,3 @@ class _Pipe:
         samples, _ = read_audio(file)
         self._player.play(to_mono(samples))
         self._player.end()
-
-
-def _unexpected(error: BaseException) -> CsmReplError:
-    from csm_repl.logs import log_file
-
-    first_line = (str(error).strip().splitlines() or [""])[0]
-    return OutputError(
-        f"Something went wrong that should not: {type(error).__name__}: {first_line}",
-        f"The model is still loaded. The details are in {log_file()}; please report them.",
-    )

@@ -35,8 +35,9 @@ def _isolate() -> None:
     os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-    # Tiny models gain nothing from threads, and lose much where other processes want the cores too.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # Tiny models gain nothing from threads, and lose much where other processes want the cores too. The
+    # programs that tests start inherit it.
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 _isolate()

@@ -14,7 +14,7 @@ from csm_repl.printers.rich import speaker_label
 if TYPE_CHECKING:
     from csm_repl.studio import Studio
 
-__all__ = ["Toolbar", "context_used"]
+__all__ = ["Toolbar"]
 
 _GAP = "  "
 _HINTS = ("$HELP$", "Alt-Enter newline", "Ctrl-D leaves")
@@ -43,7 +43,7 @@ class Toolbar:
     def refresh(self) -> None:
         """To be called before each prompt."""
         studio = self._studio
-        self._context = f"context {context_used(studio)}/{studio.engine.max_positions}"
+        self._context = f"context {studio.context_used}/{studio.engine.max_positions}"
 
     def __call__(self) -> StyleAndTextTuples:
         if self.message:
@@ -66,17 +66,9 @@ class Toolbar:
             (speaker_style(speaker), speaker_label(speaker, studio.voice(speaker))),
             ("", self._context),
             ("", studio.model.device),
-            ("", f"seed {'random' if settings.seed is None else settings.seed}"),
+            ("", f"seed {'random' if studio.next_seed is None else studio.next_seed}"),
             ("", f"temp {settings.temperature:g}"),
         ]
         if mode := self._mode():
             segments.insert(0, ("class:toolbar.mode", mode))
         return segments + [("class:toolbar.hint", hint) for hint in _HINTS]
-
-
-def context_used(studio: Studio) -> int:
-    """Positions that the references and the kept conversation take."""
-    window = studio.window
-    clips = sum(window.n_clip_positions(clip) for clip in studio.voices.clips)
-    turns = sum(span.n_positions for span in studio.conversation.spans())
-    return min(clips + turns, studio.engine.max_positions)

@@ -7,7 +7,7 @@ from typing import Any, TextIO
 
 from csm_repl.errors import CsmReplError
 from csm_repl.events import Echo, Event, LineDone, Notice, Stopped, Table, TurnDone
-from csm_repl.printers.base import report_line
+from csm_repl.printers.base import defused, report_line
 
 __all__ = ["JsonPrinter", "PlainPrinter"]
 
@@ -67,15 +67,17 @@ class PlainPrinter:
         if not table.rows:
             self._note(table.empty)
             return
-        self._note("\t".join(table.columns))
-        for row in table.rows:
-            self._note("\t".join(" ".join(cell.split()) for cell in row))
+        for row in [table.columns, *table.rows]:
+            self._write("\t".join(defused(" ".join(cell.split())) for cell in row))
 
     def _print(self, text: str) -> None:
         if self._out is not None:
             print(text, file=self._out, flush=True)
 
     def _note(self, text: str) -> None:
+        self._write(defused(text))
+
+    def _write(self, text: str) -> None:
         print(text, file=self._err, flush=True)
 
 

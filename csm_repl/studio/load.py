@@ -35,6 +35,10 @@ def open_studio(settings: Settings, *, say: Say = lambda _: None) -> Studio:
         DeviceError: the chosen device is missing, or its memory too small.
         ModelError: the model is not there or not usable.
     """
+    if settings.quiet:
+        from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+        disable_progress_bars()
     takes = TakeFolder(settings.output)
     takes.check_writable()
     placement = choose_placement(settings.device, settings.dtype)

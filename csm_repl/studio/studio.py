@@ -7,6 +7,7 @@ job in order: what was made is kept, the model stays loaded, and a `Stopped` eve
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -84,19 +85,26 @@ class Studio:
         self.conversation = Conversation()
         self.window = Window(tokenizer, n_codebooks=engine.n_codebooks, limit=engine.max_positions)
         self._tracks = Tracks(codec.sample_rate) if settings.tracks else None
-        self._next_seed = settings.seed
+        self.next_seed = settings.seed
+        """Seed of the next take; None: it is drawn."""
         self._last: _Spoken | None = None
 
     # --- voices ---------------------------------------------------------------------------------------
 
     def refresh_voices(self) -> Iterator[Event]:
         """Takes up what changed in the references folder."""
-        for change in self.voices.refresh():
-            yield Notice(change.message, "warning" if change.kind == "unusable" else "info")
+        with contextlib.closing(self.voices.look()) as changes:
+            for change in changes:
+                yield Notice(change.message, "warning" if change.kind == "unusable" else "info")
 
     def voice(self, speaker: int) -> str:
         """What to call a speaker."""
         return self.voices.name(speaker)
+
+    @property
+    def context_used(self) -> int:
+        """Positions that the context of the primary speaker's next turn takes before its own text."""
+        return self.window.n_context(self.voices.clips, self.conversation, speakers={self.primary})
 
     # --- lines ----------------------------------------------------------------------------------------
 
@@ -175,7 +183,7 @@ class Studio:
         """Changes a live setting to an already parsed value."""
         self.settings = self.settings.with_value(name, value, "$SET$")
         if name == "seed":
-            self._next_seed = value
+            self.next_seed = value
 
     def finish(self) -> list[Path]:
         """Writes the speakers' tracks, if asked for; call once at the end of the run."""
@@ -185,9 +193,9 @@ class Studio:
 
     def take_seed(self) -> int:
         """The next take's seed: counted on from the user's, or drawn."""
-        if self._next_seed is None:
+        if self.next_seed is None:
             return random.SystemRandom().randrange(2**32)
-        seed, self._next_seed = self._next_seed, self._next_seed + 1
+        seed, self.next_seed = self.next_seed, self.next_seed + 1
         return seed
 
     def keep(self, turn: ConversationTurn, samples: torch.Tensor) -> None:

@@ -38,6 +38,14 @@ class Window:
         assert clip.codes is not None, "the voices were scanned without a codec"
         return len(self._ids_of(clip)) + clip.codes.shape[1] + 1
 
+    def n_context(
+        self, clips: Sequence[Clip], conversation: Conversation, *, speakers: Collection[int]
+    ) -> int:
+        """Positions of what would stay in the context of `speakers` now; changes nothing."""
+        spans = [*self._references(clips), *conversation.spans()]
+        plan = plan_context(spans, needed=0, speakers=speakers, limit=self.limit, left_out=self._left_out)
+        return plan.n_positions
+
     def prompt(
         self,
         clips: Sequence[Clip],
@@ -65,12 +73,9 @@ class Window:
         n_begun = 0 if begun is None else begun.shape[1]
         needed = min(self.limit, len(ids) + n_begun + room)
         by_path = {clip.path: clip for clip in clips}
-        references = [
-            Span(clip.path, clip.speaker, self.n_clip_positions(clip), pinned=True) for clip in clips
-        ]
         own = [Span(piece, speaker, piece.n_positions, pinned=False, turn="this turn") for piece in spoken]
         plan = plan_context(
-            [*references, *conversation.spans(), *own],
+            [*self._references(clips), *conversation.spans(), *own],
             needed=needed,
             speakers=speakers,
             limit=self.limit,
@@ -92,6 +97,9 @@ class Window:
         rows = prompt_rows(context, ids, self._n_codebooks, begun=begun)
         self.n_positions = len(rows)
         return rows, describe(plan, names)
+
+    def _references(self, clips: Sequence[Clip]) -> list[Span]:
+        return [Span(clip.path, clip.speaker, self.n_clip_positions(clip), pinned=True) for clip in clips]
 
     def _ids_of(self, clip: Clip) -> tuple[int, ...]:
         key = (clip.speaker, clip.text)

@@ -128,22 +128,35 @@ class ClipLoader:
         self._cache.store_codes(digest, codes, seconds)
         return Sound(digest, seconds, codes)
 
-    def words(self, recording: Recording, digest: str, txt: Path) -> Words:
-        """The words of the recording: from `txt`, which Whisper writes where it is missing.
-
-        What Whisper wrote to `txt` for a recording that was replaced since is heard again where that is
-        possible, and used as it is otherwise. The user's own words are never touched.
+    def known_words(self, digest: str, txt: Path) -> Words | None:
+        """The words in `txt`; None where it is missing, or Whisper's for a recording that was replaced since.
 
         Raises:
-            ClipError: a transcript that cannot be used, or nobody to write one.
+            ClipError: a transcript that cannot be used.
         """
-        text = _read_transcript(txt)
-        note = self._cache.note(txt)
-        if text is not None:
-            if note is None or note[1] != text:
-                return Words(text, "file")
-            if note[0] == digest:
-                return Words(text, "whisper")
+        return self._written_words(digest, txt)[1]
+
+    def has_to_listen(self, digest: str) -> bool:
+        """Whether `heard_words` takes a while: nobody has heard these sounds before."""
+        listener = self._transcriber
+        return (
+            listener is not None
+            and listener.listens
+            and self._cache.transcript(digest, listener.name) is None
+        )
+
+    def heard_words(self, recording: Recording, digest: str, txt: Path) -> Words:
+        """What Whisper hears, written to `txt`. For a recording that `known_words` has no words of.
+
+        What Whisper wrote for an earlier recording is used where nobody can listen. The user's own words
+        are never touched.
+
+        Raises:
+            ClipError: nobody can listen, or there is nothing to hear.
+        """
+        text, known = self._written_words(digest, txt)
+        if known is not None:  # the user was faster
+            return known
         try:
             heard = self._heard(recording, digest, txt)
         except ClipError as error:
@@ -153,6 +166,16 @@ class ClipLoader:
             return Words(text, "whisper", old)
         recording.check_settled()
         return self._written(heard, digest, txt, replace=text is not None)
+
+    def _written_words(self, digest: str, txt: Path) -> tuple[str | None, Words | None]:
+        """What `txt` says, and the same as words where they are the recording's."""
+        text = _read_transcript(txt)
+        if text is None:
+            return None, None
+        note = self._cache.note(txt)
+        if note is None or note[1] != text:
+            return text, Words(text, "file")
+        return text, Words(text, "whisper") if note[0] == digest else None
 
     def _encoded(self, encode: Callable[[torch.Tensor], torch.Tensor], samples: torch.Tensor) -> torch.Tensor:
         import torch

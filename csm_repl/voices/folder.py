@@ -5,7 +5,7 @@ Knows nothing about how clips are read, encoded or transcribed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -53,9 +53,9 @@ class UnusableClip:
 
 @dataclass(frozen=True)
 class Change:
-    """One thing that is different since the last look."""
+    """One thing that is different since the last look; 'listening' comes before what takes a while."""
 
-    kind: Literal["added", "changed", "removed", "unusable"]
+    kind: Literal["added", "changed", "removed", "unusable", "listening"]
     path: Path
     message: str
     """Whole sentences for the user."""
@@ -81,7 +81,7 @@ class _Entry:
 
 
 class VoiceFolder:
-    """The clips of one folder. `refresh` looks; everything else answers from the last look.
+    """The clips of one folder. `look` and `refresh` look; everything else answers from the last look.
 
     Args:
         root: the folder; it may be missing, and appear later.
@@ -122,13 +122,17 @@ class VoiceFolder:
         return next((clip.name for clip in self.of(speaker) if clip.name), f"speaker {speaker}")
 
     def refresh(self, *, retry: bool = False) -> list[Change]:
+        """As `look`, in one go: what changed, for the user."""
+        return [change for change in self.look(retry=retry) if change.kind != "listening"]
+
+    def look(self, *, retry: bool = False) -> Generator[Change, None, None]:
         """Look at the folder and load what is new or different. Costs a few stats where nothing is.
+
+        Yields a 'listening' before Whisper hears a clip, and what changed at the end. Nothing here is
+        fatal; whatever cannot be used is in `unusable`.
 
         Args:
             retry: try unusable clips again even where their files are the same.
-
-        Returns:
-            What changed, for the user. Nothing here is fatal; whatever cannot be used is in `unusable`.
         """
         loaded = False
         try:
@@ -138,7 +142,7 @@ class VoiceFolder:
                 failed = entry is not None and isinstance(entry.result, UnusableClip)
                 if entry is None or entry.found != found or (retry and failed):
                     loaded = True
-                    self._load(path, found, entry)
+                    yield from self._load(path, found, entry)
             for path in [path for path in self._entries if path not in listing]:
                 self._drop(path)
         finally:
@@ -147,7 +151,7 @@ class VoiceFolder:
                 self._loader.close()
             self._publish()
         changes, self._unreported = self._unreported, []
-        return changes
+        yield from changes
 
     def _list(self) -> Mapping[Path, _Found]:
         """The folder's clips in order. Where it cannot be listed, those of the last look."""
@@ -182,7 +186,7 @@ class VoiceFolder:
             found[path] = _Found(clip, txt, rival, file_stamp(path), file_stamp(txt))
         return found
 
-    def _load(self, path: Path, found: _Found, old: _Entry | None) -> None:
+    def _load(self, path: Path, found: _Found, old: _Entry | None) -> Generator[Change, None, None]:
         name = found.name
         known = old.sound if old is not None else None
         sound = known if old is not None and old.found.clip_stamp == found.clip_stamp else None
@@ -197,7 +201,11 @@ class VoiceFolder:
             recording = self._loader.open(path)
             if sound is None:
                 sound = self._loader.sound(recording, known)
-            words = self._loader.words(recording, sound.digest, found.txt)
+            words = self._loader.known_words(sound.digest, found.txt)
+            if words is None:
+                if self._loader.has_to_listen(sound.digest):
+                    yield Change("listening", path, f"Whisper listens to {path.name}; this can take a while.")
+                words = self._loader.heard_words(recording, sound.digest, found.txt)
             notice = words.notice
             result = Clip(name.speaker, name.name, path, words.text, words.origin, sound.seconds, sound.codes)
         except CsmReplError as error:

@@ -37,6 +37,10 @@ class Transcriber(Protocol):
     def name(self) -> str:
         """Which model; another name may hear other words."""
 
+    @property
+    def listens(self) -> bool:
+        """False: every clip raises ClipError."""
+
     def transcribe(self, samples: torch.Tensor, rate: int) -> str:
         """The words in float `[N]` at `rate` Hz, '' where there are none.
 
@@ -78,6 +82,10 @@ class WhisperTranscriber:
     @property
     def name(self) -> str:
         return self._name
+
+    @property
+    def listens(self) -> bool:
+        return self._name != "off"
 
     def __enter__(self) -> WhisperTranscriber:
         return self
@@ -122,7 +130,7 @@ class WhisperTranscriber:
         return " ".join(str(result["text"]).split())
 
     def _load(self) -> Any:
-        if self._name == "off":
+        if not self.listens:
             raise ClipError("The clip has no transcript, and Whisper is off.", _BY_HAND)
         import whisper
 

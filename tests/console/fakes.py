@@ -46,8 +46,9 @@ class FakeStudio:
             name="fake", revision=None, device="cpu", dtype="float32", quantize="none", n_parameters=1
         )
     )
-    engine: Any = field(default_factory=lambda: SimpleNamespace(max_positions=2048, n_cached=0))
-    window: Any = field(default_factory=lambda: SimpleNamespace(n_clip_positions=lambda clip: 100))
+    engine: Any = field(default_factory=lambda: SimpleNamespace(max_positions=2048))
+    context_used: int = 0
+    next_seed: int | None = None
 
     def voice(self, speaker: int) -> str:
         return self.voices.name(speaker)

@@ -354,7 +354,7 @@ def test_a_codec_json_without_its_weights_downloads_nothing(
 ) -> None:
     """Kyutai's weights would not fit it."""
     published.repos[MODEL].files["codec.json"] = (micro_checkpoint / "codec.json").read_bytes()
-    with pytest.raises(CheckpointError, match=r"codec\.json but no mimi\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"codec\.json but none of mimi\.safetensors"):
         find_model(MODEL)
     assert published.downloads() == []
 
@@ -523,7 +523,7 @@ def test_a_folder_with_a_codec_json_and_no_weights_for_it_is_refused(
     folder = tmp_path / "model"
     shutil.copytree(micro_checkpoint, folder)
     (folder / "mimi.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"codec\.json but no mimi\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"codec\.json but none of mimi\.safetensors"):
         find_model(str(folder))
 
 

@@ -94,6 +94,19 @@ def test_status_shows_settings_with_their_origin(studio: Studio) -> None:
     assert "/ 2048" in rows["context"][1]
 
 
+def _context(studio: Studio) -> str:
+    return next(row[1] for row in _table(studio, "$STATUS$").rows if row[0] == "context")
+
+
+def test_status_shows_the_context_as_it_is_after_a_clear(studio: Studio) -> None:
+    references = _context(studio)
+    assert references == f"{studio.context_used} / 2048 positions"
+    say(studio, "Hello.")
+    assert _context(studio) != references
+    say(studio, "$CLEAR$")
+    assert _context(studio) == references
+
+
 def test_set_says_old_and_new_value_and_takes_effect(studio: Studio) -> None:
     assert _notice(studio, "$SET max-seconds 0.08$") == "max-seconds: auto -> 0.08"
     [turn] = of_type(say(studio, "This take will be short."), TurnDone)

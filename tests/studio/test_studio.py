@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from csm_repl.commands import run_line
 from csm_repl.engine import segment_rows, spoken_text
 from csm_repl.errors import LineError
 from csm_repl.events import Audio, Echo, LineDone, Notice, TurnDone, TurnStarted
 from csm_repl.studio import Studio
+from csm_repl.voices import PrepareOptions, VoiceFolder
 from tests.speech import read_pcm, write_clip
 from tests.studio.conftest import MakeStudio, of_type, say
+from tests.voices.fakes import Listener
 
 SEED_LINE = "Yeah, they're real cool.||I see that Yala! How rare are they?||I dunno, they're a pwii.0"
 
@@ -79,6 +82,16 @@ def test_same_seed_twice_gives_the_same_bytes(make_studio: MakeStudio) -> None:
     first, second = (of_type(say(make_studio(seed="7"), SEED_LINE), LineDone)[0] for _ in range(2))
     assert first.file != second.file
     assert first.file.read_bytes() == second.file.read_bytes()
+
+
+def test_the_next_seed_can_be_read_beforehand(make_studio: MakeStudio) -> None:
+    studio = make_studio(seed="5")
+    for text in ("One.", "Two."):
+        announced = studio.next_seed
+        [turn] = of_type(say(studio, text), TurnDone)
+        assert turn.seed == announced
+    say(studio, "$SET seed random$")
+    assert studio.next_seed is None
 
 
 def test_another_seed_gives_other_sound(make_studio: MakeStudio) -> None:
@@ -161,6 +174,28 @@ def test_a_take_that_outgrows_its_room_goes_on_while_older_turns_leave(
     assert [kept.text for kept in studio.conversation.kept] == ["Two."]
 
 
+def test_the_context_used_is_what_the_next_prompt_takes_before_its_text(make_studio: MakeStudio) -> None:
+    studio = make_studio()
+    for text in ("One.", "Two.", "Three."):
+        before = studio.context_used
+        [turn] = of_type(say(studio, text), TurnDone)
+        own = len(studio.window.ids(0, text))
+        assert turn.meta["context"]["prompt_positions"] == before + own
+    say(studio, "$UNDO$")
+    assert studio.context_used == before
+
+
+def test_the_context_used_leaves_out_what_has_left(make_studio: MakeStudio, micro_checkpoint: Path) -> None:
+    studio = make_studio(model=str(micro_checkpoint), max_seconds="1")
+    with_references = studio.context_used
+    for index in range(6):
+        say(studio, f"Turn {index}.")
+        assert studio.context_used <= studio.engine.max_positions
+    assert len(studio.conversation.kept) < 6
+    say(studio, "$CLEAR$")
+    assert studio.context_used == with_references
+
+
 def test_the_context_never_exceeds_the_models_positions(
     make_studio: MakeStudio, micro_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,6 +241,31 @@ def test_a_voice_dropped_in_is_used_by_the_next_line(make_studio: MakeStudio, re
     events = say(studio, "||||Hello.")
     assert any("carl" in notice.text for notice in of_type(events, Notice))
     assert [turn.voice for turn in of_type(events, TurnDone)] == ["carl"]
+
+
+def test_a_clip_dropped_in_without_a_transcript_is_announced_before_whisper_listens(
+    make_studio: MakeStudio, references: Path, tmp_path: Path
+) -> None:
+    studio = make_studio()
+    listener = Listener()
+    studio.voices = VoiceFolder(
+        references,
+        options=PrepareOptions(),
+        encode=studio.codec.encode,
+        codec_id=studio.codec.id,
+        transcriber=listener,
+        cache_dir=tmp_path / "cache",
+    )
+    list(studio.refresh_voices())
+    write_clip(references / "reference2-carl.wav", None)
+    heard = {}
+    for event in run_line(studio, "Hello."):
+        if isinstance(event, Notice):
+            heard[event.text] = listener.calls
+    announced, written = heard
+    assert announced == "Whisper listens to reference2-carl.wav; this can take a while."
+    assert "Whisper wrote reference2-carl.txt" in written
+    assert list(heard.values()) == [0, 1]
 
 
 def test_the_reference_changes_the_sound(

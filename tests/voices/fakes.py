@@ -31,6 +31,7 @@ class Listener:
     """A transcriber that hears the clip's length; `words` overrides."""
 
     name = "fake"
+    listens = True
 
     def __init__(self, words: str | Exception | None = None) -> None:
         self.words = words

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from csm_repl.errors import ClipError, OutputError
-from csm_repl.voices import PrepareOptions, clip
+from csm_repl.voices import PrepareOptions, VoiceFolder, clip
 from tests.voices.fakes import Codec, Listener, Open, record, the_problem
 
 
@@ -91,6 +91,38 @@ def test_a_missing_transcript_is_written_for_the_user_to_correct(
     assert (folder.clips[0].text, folder.clips[0].transcript) == ("I am one second.", "file")
 
 
+def test_listening_is_announced_only_where_it_happens(
+    root: Path, open_folder: Open, listener: Listener
+) -> None:
+    def announced(folder: VoiceFolder) -> list[str]:
+        return [change.path.name for change in folder.look() if change.kind == "listening"]
+
+    record(root / "reference.wav")
+    record(root / "reference1.wav", 2.0, text=None)
+    record(root / "reference2.wav", 3.0, text="")
+    folder = open_folder()
+    assert announced(folder) == ["reference1.wav"]
+    assert announced(folder) == []
+    (root / "reference1.txt").unlink()
+    assert announced(open_folder()) == []  # the cache knows the words
+    listener.listens = False
+    record(root / "reference3.wav", 4.0, text=None)
+    assert announced(folder) == []
+
+
+def test_whoever_leaves_while_whisper_is_announced_loses_nothing(
+    root: Path, open_folder: Open, listener: Listener
+) -> None:
+    record(root / "reference.wav")
+    record(root / "reference1.wav", text=None)
+    folder = open_folder()
+    changes = folder.look()
+    assert next(changes).kind == "listening"
+    changes.close()
+    assert ([clip.speaker for clip in folder.clips], listener.calls) == ([0], 0)
+    assert [change.kind for change in folder.refresh()] == ["added", "added"]
+
+
 @pytest.mark.parametrize("start_again", [False, True])
 def test_a_replaced_clip_is_heard_again_unless_the_user_edited_the_words(
     root: Path, open_folder: Open, start_again: bool
@@ -159,6 +191,18 @@ def test_whisper_that_hears_nothing(root: Path, open_folder: Open) -> None:
         folder, folder.refresh()
     )
     assert not (root / "reference.txt").exists()
+
+
+def test_words_written_while_whisper_is_announced_are_not_touched(
+    root: Path, open_folder: Open, listener: Listener
+) -> None:
+    record(root / "reference.wav", text=None)
+    folder = open_folder()
+    for change in folder.look():
+        if change.kind == "listening":
+            (root / "reference.txt").write_text("My words.")
+    assert (folder.clips[0].text, folder.clips[0].transcript) == ("My words.", "file")
+    assert ((root / "reference.txt").read_text(), listener.calls) == ("My words.", 0)
 
 
 def test_a_user_who_is_faster_than_whisper_wins(root: Path, open_folder: Open) -> None:
