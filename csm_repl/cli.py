@@ -24,6 +24,8 @@ Speaks multi-speaker lines with Sesame's CSM-1B, in the voices of the clips in a
   csm-repl SCRIPT.txt          speaks a script; - is stdin, and so is a pipe
   csm-repl doctor              checks the installation
   csm-repl voices              lists and checks the reference clips
+  csm-repl train DATA          trains CSM on your clips; see csm-repl train --help
+  csm-repl merge ADAPTER       makes a whole model of a trained adapter
 
 A line is one or more turns separated by ||; the n-th turn is spoken by the n-th speaker, or by
 the one that a number at its end says: Hello!||Hi, who is it?||It's me.0
@@ -71,6 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(words: list[str]) -> ExitCode:
+    if words[:1] in (["train"], ["merge"]):
+        from csm_repl.train.command import run_merge, run_train
+
+        return run_train(words[1:]) if words[0] == "train" else run_merge(words[1:])
     mode, values = _parse(words)
     settings = load_settings(values)
     from csm_repl.logs import start_logging
@@ -113,7 +119,7 @@ def _isatty(stream: TextIO | None) -> bool:
 def _parse(words: list[str]) -> tuple[str | None, dict[str, Any]]:
     parser = _Parser(
         prog="csm-repl",
-        usage="csm-repl [options] [SCRIPT.txt | - | doctor | voices]",
+        usage="csm-repl [options] [SCRIPT.txt | - | doctor | voices | train ... | merge ...]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -114,12 +114,12 @@ def _device(settings: Settings) -> Iterator[Finding]:
     from csm_repl.model.device import choose_placement
 
     try:
-        placement = choose_placement(settings.device, settings.dtype)
+        placement = choose_placement(settings.device, settings.dtype, settings.quantize)
     except CsmReplError as error:
         yield Finding("device", "problem", str(error), error.exit_code)
         return
     reason = f" ({placement.reason})" if placement.reason else ""
-    yield Finding("device", "ok", f"{placement.device}, {placement.dtype_name}{reason}")
+    yield Finding("device", "ok", f"{placement.device}, {placement.numbers}{reason}")
     if placement.device.type == "cuda":
         free, total = torch.cuda.mem_get_info(placement.device)
         what = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB GPU memory free"
@@ -165,16 +165,19 @@ def _output(settings: Settings) -> Iterator[Finding]:
 
 def _model(settings: Settings) -> Iterator[Finding]:
     from csm_repl.model.checkpoint import find_checkpoint
-    from csm_repl.model.hub import find_model, hub_login
+    from csm_repl.model.hub import hub_login
+    from csm_repl.studio.load import find_wanted_model
 
     yield Finding("hub", "ok", hub_login(settings.hf_token))
     try:
         # Offline: a check-up must not start a download.
-        files = find_model(settings.model, revision=settings.revision, offline=True, token=settings.hf_token)
+        files, unavailable = find_wanted_model(settings, offline=True)
         checkpoint = find_checkpoint(files.folder)
     except CsmReplError as error:
         yield Finding("model", "problem", str(error), error.exit_code)
         return
+    if unavailable is not None:
+        yield Finding("CSM-1B", "note", f"{unavailable} Until then the built-in voice speaks.")
     size = sum(path.stat().st_size for path in checkpoint.weights) / 1e9
     where = f"revision {files.revision}" if files.revision else str(files.folder)
     yield Finding("model", "ok", f"{files.name}, {checkpoint.layout} layout, {size:.2f} GB, {where}")

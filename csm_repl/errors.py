@@ -8,6 +8,7 @@
     ├── ModelError          3  the model is not available
     │   ├── HubError           gated, not logged in, offline, not found
     │   └── CheckpointError    corrupt file, missing tensor, wrong shape, unknown config
+    ├── TrainingError       1  a training run cannot go on; its last good checkpoint is kept
     └── DeviceError         4  the device is missing
         └── OutOfMemoryError   ... or too small
 
@@ -29,6 +30,7 @@ __all__ = [
     "ModelError",
     "OutOfMemoryError",
     "OutputError",
+    "TrainingError",
     "UsageError",
 ]
 
@@ -86,6 +88,10 @@ class HubError(ModelError):
 
 class CheckpointError(ModelError):
     pass
+
+
+class TrainingError(CsmReplError):
+    exit_code = ExitCode.SOME_LINES_FAILED
 
 
 class DeviceError(CsmReplError):

@@ -203,3 +203,56 @@ def test_a_long_file_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch
     monkeypatch.setattr(soundfile.SoundFile, "read", None)
     with pytest.raises(TooLongError, match="longer than 300 s"):
         read_audio(path, max_seconds=300)
+
+
+# --- parts of a file, and open files
+
+
+@pytest.mark.parametrize(("ending", "tolerance"), [(".wav", 1e-4), (".flac", 1e-4), (".mp3", None)])
+def test_a_part_of_a_file_is_what_the_whole_has_there(
+    tmp_path: Path, ending: str, tolerance: float | None
+) -> None:
+    path = tmp_path / f"a{ending}"
+    write_audio(path, (torch.rand(48_000) - 0.5) / 2)
+    whole, rate = read_audio(path)
+    part, part_rate = read_audio(path, start_s=0.5, end_s=1.25)
+    assert part_rate == rate
+    assert part.shape == (1, 18_000)
+    if tolerance is not None:  # an mp3's decoder starts anew where it is sought to
+        assert torch.allclose(part, whole[:, 12_000:30_000], atol=tolerance)
+
+
+def test_a_part_ends_where_the_file_does_and_its_own_length_counts(wav: Path) -> None:
+    seconds = read_audio(wav)[0].shape[1] / read_audio(wav)[1]
+    part, rate = read_audio(wav, start_s=seconds / 2, end_s=10 * seconds, max_seconds=0.6 * seconds)
+    assert part.shape[1] == pytest.approx(rate * seconds / 2, abs=2)
+    with pytest.raises(TooLongError):
+        read_audio(wav, start_s=seconds / 10, max_seconds=seconds / 2)
+
+
+def test_a_part_behind_the_end_is_a_clip_error(wav: Path) -> None:
+    with pytest.raises(ClipError, match="ends before 99 s"):
+        read_audio(wav, start_s=99.0)
+
+
+@needs_ffmpeg
+def test_a_part_of_what_ffmpeg_reads(tmp_path: Path) -> None:
+    from csm_repl.audio import import_pydub
+
+    source, path = tmp_path / "a.wav", tmp_path / "a.m4a"
+    tone = torch.cat([torch.zeros(24_000), 0.5 * torch.sin(torch.arange(24_000) * 0.1)])
+    write_audio(source, tone)
+    import_pydub().AudioSegment.from_file(str(source)).export(str(path), format="ipod")
+    part, rate = read_audio(path, start_s=1.25, end_s=1.75, max_seconds=0.6)
+    assert (rate, part.shape) == (24_000, (1, 12_000))
+    assert part.abs().mean() > 0.2
+
+
+def test_an_open_file_is_read_and_refused_like_one_with_a_name(wav: Path) -> None:
+    import io
+
+    x, rate = read_audio(io.BytesIO(wav.read_bytes()))
+    assert rate == read_audio(wav)[1]
+    assert torch.equal(x, read_audio(wav)[0])
+    with pytest.raises(ClipError, match="damaged"):
+        read_audio(io.BytesIO(b"nothing that sounds"))

@@ -10,6 +10,8 @@ import pytest
 from csm_repl.commands import COMMANDS
 from csm_repl.script import Line, parse
 from csm_repl.settings import specs
+from csm_repl.train.flags import flag_of, option_fields
+from csm_repl.train.options import DataOptions, TrainOptions
 from tools.env_example import text as env_example
 
 ROOT = Path(__file__).parent.parent
@@ -49,6 +51,8 @@ def test_links_to_files_lead_somewhere(page: str) -> None:
 
 def test_flags_in_the_readme_exist() -> None:
     known = {flag for item in specs() for flag in item.flags} | {"--help", "--quiet"}
+    known |= {flag_of(item) for item in option_fields(TrainOptions, DataOptions)}
+    known |= {"--full", "--from-scratch"}
     for flag in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)):
         assert flag in known, flag
 

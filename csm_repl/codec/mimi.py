@@ -18,7 +18,7 @@ import torch
 from csm_repl.codec.base import DecodeStream
 from csm_repl.errors import CheckpointError
 
-__all__ = ["MIMI_FILE", "MIMI_REPO", "MimiCodec"]
+__all__ = ["MIMI_FILE", "MIMI_REPO", "MimiCodec", "published_config"]
 
 MIMI_REPO = "kyutai/moshiko-pytorch-bf16"
 MIMI_FILE = "tokenizer-e351c8d8-checkpoint125.safetensors"
@@ -33,6 +33,11 @@ def _loaders() -> Any:
         warnings.simplefilter("ignore")
         from moshi.models import loaders
     return loaders
+
+
+def published_config() -> dict[str, Any]:
+    """Kyutai's sizes, in moshi's form."""
+    return dict(_loaders()._mimi_config)
 
 
 class MimiCodec:

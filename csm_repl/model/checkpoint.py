@@ -1,13 +1,15 @@
 """From a folder with a published checkpoint to a `CSM` on a device.
 
 Published tensors are memory-mapped and copied at most once: straight into the fused, cast parameter, or
-not at all where a parameter is a published tensor as it stands. Knows nothing about the hub.
+not at all where a parameter is a published tensor as it stands. A parameter that is to be quantised is in
+memory as floating point only while that is done. Knows nothing about the hub.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +21,19 @@ from csm_repl.errors import CheckpointError
 from csm_repl.model.config import ModelConfig, is_original, parse_config
 from csm_repl.model.csm import CSM
 from csm_repl.model.layouts import ORIGINAL, TRANSFORMERS, Part, Recipe, recipes
+from csm_repl.model.quantize import empty_csm, is_quantized, quantize_parameter
 
-__all__ = ["Checkpoint", "find_checkpoint", "load_csm", "read_config", "weight_names"]
+__all__ = [
+    "Checkpoint",
+    "TensorSource",
+    "check_parts",
+    "find_checkpoint",
+    "get_tensor",
+    "load_csm",
+    "open_weights",
+    "read_config",
+    "weight_names",
+]
 
 _REMEDY = "Download the model again, or point --model at a complete copy."
 
@@ -33,6 +46,11 @@ class Checkpoint:
     layout: str
     config: ModelConfig
     weights: tuple[Path, ...]
+
+    @property
+    def n_parameters(self) -> int:
+        """Of backbone, depth decoder, embeddings and heads, however they are stored."""
+        return sum(math.prod(recipe.shape) for recipe in recipes(self.config, self.layout))
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -188,6 +206,7 @@ def load_csm(
     *,
     device: torch.device,
     dtype: torch.dtype,
+    quantize: str = "none",
     cache_dir: Path | None = None,
 ) -> CSM:
     """Loads and prepares a model.
@@ -195,7 +214,8 @@ def load_csm(
     Args:
         checkpoint: what to load.
         device: where its parameters go.
-        dtype: what they are cast to.
+        dtype: what they are cast to, and what the residual stream and the caches are in.
+        quantize: none, int8 or int4 (see `quantize`); the last two on a CPU only.
         cache_dir: where converted weights are kept for the next start; None: not at all.
 
     Raises:
@@ -203,13 +223,17 @@ def load_csm(
     """
     from csm_repl.model.weight_cache import WeightCache
 
-    cache = WeightCache(cache_dir, checkpoint, dtype) if cache_dir is not None else None
+    if quantize != "none" and device.type != "cpu":
+        raise ValueError(f"no kernels for {quantize} on {device}")
+    model = empty_csm(checkpoint.config, dtype=dtype, quantize=quantize)
+    cache = None
+    if cache_dir is not None:
+        cache = WeightCache(cache_dir, checkpoint, model.state_dict(), dtype=dtype, quantize=quantize)
     state = cache.load(device) if cache is not None else None
     if state is None:
-        state = _convert(checkpoint, device=device, dtype=dtype)
+        state = _convert(checkpoint, device=device, dtype=dtype, quantize=quantize)
         if cache is not None:
             cache.store(state)
-    model = CSM(checkpoint.config)
     model.load_state_dict(state, strict=True, assign=True)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
@@ -218,21 +242,39 @@ def load_csm(
 
 @torch.inference_mode(False)
 @torch.no_grad()
-def _convert(checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    with contextlib.ExitStack() as stack:
-        source: TensorSource
-        if checkpoint.weights[0].suffix == ".pt":
-            source = _PickleSource(checkpoint.weights[0])
-        else:
-            source = _SafetensorsSource(checkpoint.weights, stack)
+def _convert(
+    checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype, quantize: str
+) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = {}
+    with open_weights(checkpoint) as source:
         plan = recipes(checkpoint.config, checkpoint.layout)
-        names = dict(_check(plan, source, checkpoint))
-        return {recipe.target: _build(recipe, names, source, device, dtype) for recipe in plan}
+        names = dict(check_parts(plan, source, checkpoint))
+        for recipe in plan:
+            if is_quantized(recipe.target, quantize):
+                # From what was published, not from what `dtype` would make of it; without a name, so that
+                # it is gone before the next one is made.
+                state |= quantize_parameter(
+                    recipe.target, _build(recipe, names, source, device, torch.float32), quantize
+                )
+            else:
+                state[recipe.target] = _build(recipe, names, source, device, dtype)
+    return state
 
 
-def _check(
+@contextlib.contextmanager
+def open_weights(checkpoint: Checkpoint) -> Iterator[TensorSource]:
+    """The published tensors of a checkpoint, mapped while the block runs."""
+    with contextlib.ExitStack() as stack:
+        if checkpoint.weights[0].suffix == ".pt":
+            yield _PickleSource(checkpoint.weights[0])
+        else:
+            yield _SafetensorsSource(checkpoint.weights, stack)
+
+
+def check_parts(
     plan: tuple[Recipe, ...], source: TensorSource, checkpoint: Checkpoint
 ) -> Iterator[tuple[Part, str]]:
+    """Every part of `plan` with the name it is stored under; CheckpointError where one is missing or odd."""
     missing: list[str] = []
     wrong: list[str] = []
     for part in (part for recipe in plan for part in recipe.parts):
@@ -267,11 +309,11 @@ def _build(
     recipe: Recipe, names: dict[Part, str], source: TensorSource, device: torch.device, dtype: torch.dtype
 ) -> torch.Tensor:
     if len(recipe.parts) == 1 and not recipe.parts[0].half_rotated_heads:
-        return _get(source, names[recipe.parts[0]]).to(device=device, dtype=dtype)
+        return get_tensor(source, names[recipe.parts[0]]).to(device=device, dtype=dtype)
     out = torch.empty(recipe.shape, device=device, dtype=dtype)
     row = 0
     for part in recipe.parts:
-        tensor = _get(source, names[part])
+        tensor = get_tensor(source, names[part])
         end = row + part.shape[0]
         if part.half_rotated_heads:
             # [H, 2, Dh / 2, D] -> [H, Dh / 2, 2, D]: the two halves of a head become neighbours.
@@ -283,7 +325,8 @@ def _build(
     return out
 
 
-def _get(source: TensorSource, name: str) -> torch.Tensor:
+def get_tensor(source: TensorSource, name: str) -> torch.Tensor:
+    """A published tensor; CheckpointError where it holds no floating point numbers."""
     tensor = source.get(name)
     if not tensor.is_floating_point():
         raise CheckpointError(

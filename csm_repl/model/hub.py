@@ -17,6 +17,7 @@ from typing import Any
 
 from csm_repl.codec.mimi import MIMI_FILE, MIMI_REPO
 from csm_repl.errors import CheckpointError, HubError
+from csm_repl.model.builtin import BUILTIN_MODEL, builtin_folder
 from csm_repl.model.checkpoint import find_checkpoint, read_config, shard_names, weight_names
 from csm_repl.model.tokenizer import TOKENIZER_MIRROR
 
@@ -61,7 +62,7 @@ def find_model(
     """Finds or downloads a model.
 
     Args:
-        model: a folder, or `owner/name` on the hub.
+        model: a folder, `owner/name` on the hub, or `demo` for the one inside the package.
         revision: branch, tag or commit on the hub.
         offline: never touch the network.
         token: access token; None: what `hf auth login` has stored.
@@ -71,7 +72,7 @@ def find_model(
         CheckpointError: the folder or repository is no complete CSM.
         HubError: not found, gated, not logged in, offline, unreachable or no room.
     """
-    folder = Path(model).expanduser()
+    folder = builtin_folder() if model == BUILTIN_MODEL else Path(model).expanduser()
     hub = _Hub(offline=offline, token=token, say=say)
     if model and folder.is_dir():
         find_checkpoint(folder)

@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 from csm_repl.codec import load_codec
 from csm_repl.engine import Engine
-from csm_repl.errors import OutOfMemoryError
+from csm_repl.errors import HubError, OutOfMemoryError
+from csm_repl.model.builtin import BUILTIN_MODEL
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.device import choose_placement, out_of_memory
-from csm_repl.model.hub import find_model
+from csm_repl.model.hub import ModelFiles, find_model
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.session.takes import TakeFolder
 from csm_repl.settings import Settings
@@ -18,7 +19,7 @@ from csm_repl.studio.metadata import ModelInfo
 from csm_repl.studio.studio import Studio
 from csm_repl.voices import PrepareOptions, VoiceFolder, WhisperTranscriber, default_cache_dir
 
-__all__ = ["open_studio", "open_voices"]
+__all__ = ["find_wanted_model", "open_studio", "open_voices"]
 
 Say = Callable[[str], None]
 
@@ -41,21 +42,20 @@ def open_studio(settings: Settings, *, say: Say = lambda _: None) -> Studio:
         disable_progress_bars()
     takes = TakeFolder(settings.output)
     takes.check_writable()
-    placement = choose_placement(settings.device, settings.dtype)
+    placement = choose_placement(settings.device, settings.dtype, settings.quantize)
     if placement.reason:
         say(placement.reason)
-    files = find_model(
-        settings.model,
-        revision=settings.revision,
-        offline=settings.offline,
-        token=settings.hf_token,
-        say=say,
-    )
+    files, unavailable = find_wanted_model(settings, say=say)
+    if unavailable is not None:
+        say(
+            f"The small built-in voice speaks, because CSM-1B is not here: {unavailable} "
+            f"--model {BUILTIN_MODEL} chooses the built-in voice without this notice."
+        )
     checkpoint = find_checkpoint(files.folder)
     # A wrong tokenizer or codec is found in a moment; loading the weights takes many.
     tokenizer = Tokenizer(files.tokenizer, vocab_size=checkpoint.config.text_vocab_size)
     started = time.perf_counter()
-    say(f"Loading {files.name} ({placement.dtype_name} on {placement.device}).")
+    say(f"Loading {files.name} ({placement.numbers} on {placement.device}).")
     cache_dir = default_cache_dir()
     try:
         codec = load_codec(
@@ -68,6 +68,7 @@ def open_studio(settings: Settings, *, say: Say = lambda _: None) -> Studio:
             checkpoint,
             device=placement.device,
             dtype=placement.dtype,
+            quantize=placement.quantize,
             cache_dir=cache_dir if settings.weight_cache else None,
         )
         engine = Engine(model)
@@ -91,10 +92,33 @@ def open_studio(settings: Settings, *, say: Say = lambda _: None) -> Studio:
             revision=files.revision,
             device=str(placement.device),
             dtype=placement.dtype_name,
-            quantize=settings.quantize,
-            n_parameters=sum(parameter.numel() for parameter in model.parameters()),
+            quantize=placement.quantize,
+            n_parameters=checkpoint.n_parameters,
         ),
     )
+
+
+def find_wanted_model(
+    settings: Settings, *, offline: bool = False, say: Say = lambda _: None
+) -> tuple[ModelFiles, HubError | None]:
+    """The files of the model that the settings ask for.
+
+    Without a choice of the user it is CSM-1B, or the built-in model where that cannot be had; then the
+    second value says why. An explicit choice never falls back.
+    """
+    try:
+        files = find_model(
+            settings.model,
+            revision=settings.revision,
+            offline=offline or settings.offline,
+            token=settings.hf_token,
+            say=say,
+        )
+    except HubError as error:
+        if settings.origin("model") != "default":
+            raise
+        return find_model(BUILTIN_MODEL), error
+    return files, None
 
 
 def open_voices(settings: Settings) -> VoiceFolder:

@@ -5,7 +5,52 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Evaluated", "Finished", "Sampled", "Saved", "StepDone", "TrainEvent"]
+__all__ = [
+    "DataEvent",
+    "Evaluated",
+    "Finished",
+    "LeftOut",
+    "Note",
+    "Reading",
+    "Sampled",
+    "Saved",
+    "StepDone",
+    "TrainEvent",
+]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How far the data are read and encoded."""
+
+    n_done: int
+    n_total: int
+    """Utterances."""
+    n_encoded: int
+    """That were not in the cache."""
+    sound_s: float
+    """Of what can be used so far."""
+    seconds: float
+    """Since the start."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An utterance or a conversation that is not trained on."""
+
+    name: str
+    cause: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Note:
+    """A whole sentence for the user."""
+
+    text: str
+
+
+DataEvent = Reading | LeftOut | Note
 
 
 @dataclass(frozen=True)

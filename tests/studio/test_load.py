@@ -1,4 +1,4 @@
-"""From settings to a studio: what has to be set in the whole process."""
+"""From settings to a studio: which model, and what has to be set in the whole process."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from csm_repl.errors import HubError
+from csm_repl.settings import Settings, load_settings
+from csm_repl.studio.load import find_wanted_model, open_studio
 
 # huggingface_hub's switch is global and its variable beats it, so this runs in a process of its own.
 _CODE = """
@@ -30,3 +36,53 @@ def test_quiet_turns_the_bars_of_downloads_off(tmp_path: Path) -> None:
         [sys.executable, "-c", _CODE, str(tmp_path)], env=env, capture_output=True, text=True, timeout=120
     )
     assert done.stdout.split() == ["False", "True"], done.stderr
+
+
+# Which model speaks when nobody chose one
+
+
+@pytest.fixture
+def builtin(monkeypatch: pytest.MonkeyPatch, micro_checkpoint: Path) -> Path:
+    monkeypatch.setattr("csm_repl.model.hub.builtin_folder", lambda: micro_checkpoint)
+    return micro_checkpoint
+
+
+def _settings(**flags: object) -> Settings:
+    return load_settings({"offline": True, **flags}, environ={}, dotenv=None)
+
+
+def test_without_csm_1b_the_built_in_voice_speaks_and_one_notice_says_why(
+    builtin: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    studio = open_studio(_settings(output=str(tmp_path)), say=said.append)
+    assert studio.model.name == builtin.name
+    notices = [text for text in said if "built-in" in text]
+    assert len(notices) == 1
+    assert "CSM-1B is not here" in notices[0]
+    assert "hf download sesame/csm-1b" in notices[0]
+
+
+def test_a_model_that_was_asked_for_is_never_replaced(builtin: Path) -> None:
+    with pytest.raises(HubError):
+        find_wanted_model(_settings(model="sesame/csm-1b"))
+
+
+def test_a_model_from_the_environment_counts_as_asked_for(builtin: Path) -> None:
+    settings = load_settings({"offline": True}, environ={"CSM_REPL_MODEL": "sesame/csm-1b"}, dotenv=None)
+    with pytest.raises(HubError):
+        find_wanted_model(settings)
+
+
+def test_demo_is_the_built_in_voice_without_a_notice(builtin: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    open_studio(_settings(model="demo", output=str(tmp_path)), say=said.append)
+    assert not [text for text in said if "built-in" in text]
+
+
+def test_cached_csm_1b_is_preferred_to_the_built_in_voice(
+    builtin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = object()
+    monkeypatch.setattr("csm_repl.studio.load.find_model", lambda *_, **__: found)
+    assert find_wanted_model(_settings()) == (found, None)

@@ -1,0 +1,151 @@
+"""What a run needs to go on as if it had never stopped, and files that are whole or not there.
+
+All chance in a run is drawn from its seed and step, so no state of a generator is kept. Knows nothing about
+how a step is made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from csm_repl.errors import TrainingError
+
+__all__ = ["RunState", "load_state", "save_state", "write_atomically", "write_json", "write_weights"]
+
+_FORMAT = 1
+_NEW_RUN = "Give another folder with --out, or remove it to start anew."
+
+
+@dataclass
+class RunState:
+    """Where a run stands, beside its weights."""
+
+    step: int = 0
+    epoch: int = 0
+    """Epoch and number of the batch that comes next."""
+    index: int = 0
+    seconds: float = 0.0
+    best_loss: float = float("inf")
+    n_worse: int = 0
+    """Evaluations since the best one."""
+    evaluated: int = -1
+    """Step of the last evaluation."""
+
+
+def save_state(
+    path: Path,
+    run: RunState,
+    *,
+    mode: str,
+    data: int,
+    weights: dict[str, torch.Tensor],
+    optimiser: dict[str, Any],
+    average: dict[str, torch.Tensor] | None,
+) -> None:
+    """Replaces the file at `path`; TrainingError where that fails, and the older file stays.
+
+    Args:
+        path: the file.
+        run: where the run stands.
+        mode: as in the options.
+        data: fingerprint of the data.
+        weights: what is trained.
+        optimiser: the optimiser's `state_dict()`.
+        average: the averaged weights, if there are any.
+    """
+    content = {
+        "format": _FORMAT,
+        "run": asdict(run),
+        "mode": mode,
+        "data": data,
+        "weights": weights,
+        "optimiser": optimiser,
+        "average": average,
+    }
+    write_atomically(path, lambda temporary: torch.save(content, temporary))
+
+
+def load_state(path: Path, *, mode: str, data: int, shapes: dict[str, torch.Size]) -> dict[str, Any] | None:
+    """The saved content with `run` as a RunState, tensors on the CPU; None where there is no file.
+
+    Raises:
+        TrainingError: the file is damaged, or of a run with another mode, model or other data.
+    """
+    if not path.is_file():
+        return None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        found = {name: value.shape for name, value in content["weights"].items()}
+        saved_format, saved_mode, saved_data = content["format"], content["mode"], content["data"]
+        content["run"] = RunState(**content["run"])
+    except Exception as error:  # torch raises half a dozen kinds here
+        raise TrainingError(f"The saved state {path} is damaged or of another version.", _NEW_RUN) from error
+    if saved_format != _FORMAT:
+        raise TrainingError(f"The saved state {path} is of another version of csm-repl.", _NEW_RUN)
+    if saved_mode != mode or found != shapes:
+        raise TrainingError(
+            f"{path.parent} holds a run that trains another model or in another way.", _NEW_RUN
+        )
+    if saved_data != data:
+        raise TrainingError(f"{path.parent} holds a run on other data.", _NEW_RUN)
+    return dict(content)
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Lets `write` fill a temporary file beside `path` and puts it in place when it is on the disk.
+
+    Raises:
+        TrainingError: it could not be written; what was at `path` is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    with _told(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    text = json.dumps(dict(value), indent=2, ensure_ascii=False) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_weights(path: Path, state: Mapping[str, torch.Tensor], *, dtype: torch.dtype | None) -> None:
+    """A safetensors file of `state`, cast to `dtype` (None: as it is)."""
+    from safetensors.torch import save_file
+
+    tensors = {
+        name: value.detach().to(device="cpu", dtype=dtype or value.dtype).contiguous()
+        for name, value in state.items()
+    }
+    # transformers refuses files that do not say this.
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata={"format": "pt"}))
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    # torch and safetensors wrap what the system says in kinds of their own.
+    except (OSError, SafetensorError, RuntimeError) as error:
+        kept = f" The older {path.name} is intact." if path.is_file() else ""
+        first = (str(error).strip().splitlines() or [repr(error)])[0][:200]
+        raise TrainingError(
+            f"{path} could not be written: {first}.{kept}",
+            "Free some disk space and start the same command again; it goes on from the last saved state.",
+        ) from error

@@ -1,0 +1,68 @@
+"""What is minimised: codebook 0 by the backbone on every frame, the others by the depth decoder on some.
+
+Knows nothing about optimisers or data sets. The all-zero frame that ends a turn is a frame like the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from csm_repl.train.batches import Batch
+from csm_repl.train.network import TrainableCSM
+
+__all__ = ["Losses", "choose_frames", "frame_losses"]
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Of one batch; means are in nats."""
+
+    backbone: torch.Tensor
+    """Mean cross entropy of codebook 0, float32 []."""
+    depth: torch.Tensor
+    """Mean cross entropy of codebooks 1..K-1 on the chosen frames, float32 []."""
+    n_right: torch.Tensor
+    """Frames whose codebook 0 was the likeliest, int64 []."""
+    n_frames: int
+    n_chosen: int
+
+
+def choose_frames(n_frames: int, fraction: float, generator: torch.Generator) -> torch.Tensor:
+    """Which frames the depth decoder is trained on: ascending indices int64 [n], at least one.
+
+    Every frame is as likely as the others, so the loss on them is on average the loss on all.
+    """
+    n_chosen = min(n_frames, max(1, round(n_frames * fraction)))
+    if n_chosen == n_frames:
+        return torch.arange(n_frames)
+    return torch.randperm(n_frames, generator=generator)[:n_chosen].sort().values
+
+
+def frame_losses(
+    network: TrainableCSM, batch: Batch, chosen: torch.Tensor, *, depth_chunk: int | None = None
+) -> Losses:
+    """Both losses of a batch.
+
+    Args:
+        network: the model.
+        batch: rows and targets, on the model's device.
+        chosen: indices into the batch's target frames, in reading order, for the depth decoder.
+        depth_chunk: frames the depth decoder is given at once, to bound memory where no gradient is kept.
+    """
+    learnt = batch.targets[:, 1:]
+    hidden = network.hidden_states(batch.rows[:, :-1])[learnt]
+    codes = batch.rows[:, 1:, :-1][learnt]
+    logits = network.codebook0_head(hidden).float()
+    backbone = F.cross_entropy(logits, codes[:, 0])
+    n_right = (logits.argmax(-1) == codes[:, 0]).sum()
+    chosen = chosen.to(hidden.device)
+    depth = torch.zeros((), device=hidden.device)
+    for part in chosen.split(depth_chunk or len(chosen)):
+        depth_logits = network.depth_logits(hidden[part], codes[part])
+        wanted = codes[part, 1:]
+        depth = depth + F.cross_entropy(depth_logits.flatten(0, 1).float(), wanted.flatten(), reduction="sum")
+    depth = depth / (len(chosen) * (network.n_codebooks - 1))
+    return Losses(backbone, depth, n_right, len(codes), len(chosen))

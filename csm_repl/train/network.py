@@ -1,0 +1,207 @@
+"""The model in a form that can be trained: `state_dict()` has the original layout's names.
+
+Built from torchtune's Llama blocks, as the original is; only the rotary embedding is ours, because theirs
+takes 15 % of a small model's step and knows no other frequency factors. Knows nothing about losses, data or
+files. Importing this module imports torchtune, which takes seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint as run_checkpointed
+from torchtune.modules import FeedForward, MultiHeadAttention, RMSNorm, TransformerSelfAttentionLayer
+
+from csm_repl.errors import UsageError
+from csm_repl.model.config import ModelConfig, TransformerConfig
+from csm_repl.model.published import original_shapes
+from csm_repl.model.transformer import apply_rope, rope_table
+
+__all__ = ["TrainableCSM", "initial_state"]
+
+
+class TrainableCSM(nn.Module):
+    """Text and audio embeddings, backbone, depth decoder and heads; whole sequences in, hidden states out."""
+
+    def __init__(self, config: ModelConfig, state: Mapping[str, torch.Tensor]) -> None:
+        """
+        Args:
+            config: sizes.
+            state: tensors under the original layout's names (`read_published` or `initial_state`); they
+                become the parameters without being copied.
+        """
+        super().__init__()
+        self.config = config
+        backbone, decoder = config.backbone, config.decoder
+        n_audio = config.n_codebooks * config.audio_vocab_size
+        self.gradient_checkpointing = False
+        # Built without memory and without drawing numbers; every value comes from `state`.
+        with torch.device("meta"):
+            self.backbone = Stack(backbone)
+            self.decoder = Stack(decoder)
+            self.text_embeddings = nn.Embedding(config.text_vocab_size, backbone.dim)
+            self.audio_embeddings = nn.Embedding(n_audio, backbone.dim)
+            self.depth_embeddings = (
+                None if config.tied_audio_embeddings else nn.Embedding(n_audio, backbone.dim)
+            )
+            self.projection = nn.Linear(backbone.dim, decoder.dim, bias=False)
+            self.codebook0_head = nn.Linear(backbone.dim, config.audio_vocab_size, bias=False)
+            self.audio_head = nn.Parameter(
+                torch.empty(config.n_codebooks - 1, decoder.dim, config.audio_vocab_size)
+            )
+        self.load_state_dict(state, strict=True, assign=True)
+        self.requires_grad_(True)
+
+    @property
+    def device(self) -> torch.device:
+        return self.audio_embeddings.weight.device
+
+    @property
+    def n_codebooks(self) -> int:
+        return self.config.n_codebooks
+
+    def embed(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows int64 [B, S, K + 1] (-1: does not count) -> summed embeddings [B, S, D]."""
+        codes, text = rows[..., :-1], rows[..., -1]
+        words = F.embedding(text.clamp_min(0), self.text_embeddings.weight) * (text >= 0).unsqueeze(-1)
+        # A row has all its codes or none, and a bag never holds [B, S, K, D] in memory.
+        is_audio = codes[..., 0] >= 0
+        frames = F.embedding_bag(codes[is_audio] + self._offsets(), self.audio_embeddings.weight, mode="sum")
+        return words.masked_scatter(is_audio.unsqueeze(-1), frames)
+
+    def hidden_states(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows int64 [B, S, K + 1], padded on the right -> the backbone's hidden states [B, S, D].
+
+        Attention is causal, so what stands behind a row never reaches it and padding needs no mask.
+        """
+        # The residual stream is float32 whatever frozen weights are stored in.
+        hidden: torch.Tensor = self.backbone(self.embed(rows).float(), checkpointed=self._checkpointed())
+        return hidden
+
+    def depth_logits(self, hidden: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        """The depth decoder, teacher forced.
+
+        Args:
+            hidden: of the positions before the frames, [N, D].
+            codes: of the frames, int64 [N, K].
+
+        Returns:
+            Logits of codebooks 1..K-1, [N, K - 1, V].
+        """
+        table = self.audio_embeddings if self.depth_embeddings is None else self.depth_embeddings
+        seen = F.embedding(codes[:, :-1] + self._offsets()[:-1], table.weight)
+        x = self.projection(torch.cat([hidden.unsqueeze(1), seen], dim=1))
+        y = self.decoder(x.float(), checkpointed=self._checkpointed())[:, 1:]
+        # [K - 1, N, D] x [K - 1, D, V]
+        return torch.bmm(y.transpose(0, 1), self.audio_head).transpose(0, 1)
+
+    def _checkpointed(self) -> bool:
+        return self.gradient_checkpointing and torch.is_grad_enabled()
+
+    def _offsets(self) -> torch.Tensor:
+        """The row of each codebook's code 0 in the audio embeddings, int64 [K]."""
+        return torch.arange(self.n_codebooks, device=self.device) * self.config.audio_vocab_size
+
+
+class Stack(nn.Module):
+    """Layers and final norm, without embedding and output: what the original leaves of a `llama3_2`."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        if config.dim % config.n_heads:
+            raise UsageError(
+                f"A model of width {config.dim} with {config.n_heads} heads cannot be trained.",
+                "The width must be a multiple of the number of heads.",
+            )
+        rotary = Rotary(config)
+        self.layers = nn.ModuleList(_layer(config, rotary) for _ in range(config.n_layers))
+        self.norm = RMSNorm(config.dim, eps=config.norm_eps)
+
+    def forward(self, x: torch.Tensor, *, checkpointed: bool = False) -> torch.Tensor:
+        """[B, S, D] -> [B, S, D]"""
+        for layer in self.layers:
+            if checkpointed:
+                x = run_checkpointed(layer, x, use_reentrant=False)
+            else:
+                x = layer(x)
+        out: torch.Tensor = self.norm(x)
+        return out
+
+
+class Rotary(nn.Module):
+    """Turns queries and keys. Its table is no buffer, so that no cast of the model reaches it."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self._config = config
+        self._table: torch.Tensor | None = None
+
+    def forward(self, x: torch.Tensor, input_pos: Any = None) -> torch.Tensor:
+        """[B, S, H, Dh] -> the same, turned by its position."""
+        n_positions = x.shape[1]
+        table = self._table
+        if table is None or table.device != x.device or len(table) < n_positions:
+            size = max(n_positions, min(self._config.max_positions, 2048))
+            table = rope_table(self._config.rope, self._config.head_dim, size, x.device)
+            self._table = table
+        return apply_rope(x, table[:n_positions])
+
+
+def _layer(config: TransformerConfig, rotary: Rotary) -> nn.Module:
+    n_q, n_kv = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+    layer: nn.Module = TransformerSelfAttentionLayer(
+        attn=MultiHeadAttention(
+            embed_dim=config.dim,
+            num_heads=config.n_heads,
+            num_kv_heads=config.n_kv_heads,
+            head_dim=config.head_dim,
+            q_proj=nn.Linear(config.dim, n_q, bias=False),
+            k_proj=nn.Linear(config.dim, n_kv, bias=False),
+            v_proj=nn.Linear(config.dim, n_kv, bias=False),
+            output_proj=nn.Linear(n_q, config.dim, bias=False),
+            pos_embeddings=rotary,
+            max_seq_len=config.max_positions,
+        ),
+        mlp=FeedForward(
+            gate_proj=nn.Linear(config.dim, config.intermediate_dim, bias=False),
+            down_proj=nn.Linear(config.intermediate_dim, config.dim, bias=False),
+            up_proj=nn.Linear(config.dim, config.intermediate_dim, bias=False),
+        ),
+        sa_norm=RMSNorm(config.dim, eps=config.norm_eps),
+        mlp_norm=RMSNorm(config.dim, eps=config.norm_eps),
+    )
+    return layer
+
+
+def initial_state(config: ModelConfig, *, seed: int) -> dict[str, torch.Tensor]:
+    """Weights to train from scratch, float32, under the original layout's names.
+
+    Matrices are normal with 0.64 / sqrt(fan-in), which is the usual 0.02 at a width of 1024; what is added
+    to the residual stream is smaller by sqrt(2 * layers), so that the stream's size does not depend on the
+    depth. A row of text is as large as the sum of a frame's K codes. Heads start near zero: the first loss
+    is that of a uniform guess.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    residual = {"backbone": config.backbone.n_layers, "decoder": config.decoder.n_layers}
+    state: dict[str, torch.Tensor] = {}
+    for name, shape in original_shapes(config).items():
+        if len(shape) == 1:
+            state[name] = torch.ones(shape)
+            continue
+        if name == "text_embeddings.weight":
+            std = math.sqrt(config.n_codebooks / shape[1])
+        elif name.endswith("embeddings.weight"):
+            std = 1 / math.sqrt(shape[1])
+        elif name in {"codebook0_head.weight", "audio_head"}:
+            std = 0.1 / math.sqrt(shape[1])
+        else:
+            std = 0.64 / math.sqrt(shape[1])
+        if name.endswith(("output_proj.weight", "w2.weight")):
+            std /= math.sqrt(2 * residual[name.split(".")[0]])
+        state[name] = torch.empty(shape).normal_(0.0, std, generator=generator)
+    return state

@@ -1,0 +1,175 @@
+"""The loss, against sums written out by hand and against transformers."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import pytest
+import torch
+
+from csm_repl.model.config import ModelConfig
+from csm_repl.model.published import to_transformers
+from csm_repl.model.tokenizer import Tokenizer
+from csm_repl.train.batches import Batch, lay_out
+from csm_repl.train.items import Item
+from csm_repl.train.loss import Losses, choose_frames, frame_losses
+from csm_repl.train.network import TrainableCSM
+from tests.model.layout_writer import transformers_config
+from tests.train.clips import FLAVORS, clip, speech
+
+
+@pytest.fixture
+def batch(tokenizer: Tokenizer, config: ModelConfig) -> Batch:
+    items = [
+        clip("a", "some words", 6, seed=1),
+        Item("b", (speech("hi", 3, seed=2, in_loss=False), speech("you", 5, seed=3, speaker=1))),
+    ]
+    return lay_out(items, tokenizer, config)[0].batch([0, 1])
+
+
+def losses_of(network: TrainableCSM, batch: Batch, chosen: torch.Tensor | None = None) -> Losses:
+    if chosen is None:
+        chosen = torch.arange(batch.n_targets)
+    return frame_losses(network, batch, chosen)
+
+
+@torch.no_grad()
+def test_a_new_model_guesses_uniformly(network: TrainableCSM, batch: Batch) -> None:
+    losses = losses_of(network, batch)
+    assert float(losses.backbone) == pytest.approx(math.log(67), abs=0.05)
+    assert float(losses.depth) == pytest.approx(math.log(67), abs=0.05)
+
+
+@torch.no_grad()
+def test_it_equals_the_sum_written_out_frame_by_frame(network: TrainableCSM, batch: Batch) -> None:
+    """One sequence, one frame, one codebook at a time, without any of the loss's code."""
+    sharpen(network)
+    backbone: list[float] = []
+    depth: list[float] = []
+    for rows, targets in zip(batch.rows, batch.targets, strict=True):
+        for place in targets.nonzero().flatten().tolist():
+            hidden = network.hidden_states(rows[None, :place])[0, -1]
+            frame = rows[place, :-1]
+            probabilities = network.codebook0_head(hidden).softmax(-1)
+            backbone.append(-math.log(float(probabilities[frame[0]])))
+            seen = [hidden]
+            for codebook in range(1, 5):
+                row = (codebook - 1) * 67 + int(frame[codebook - 1])
+                seen.append(network.audio_embeddings.weight[row])
+                state = network.decoder(network.projection(torch.stack(seen))[None])[0, -1]
+                probabilities = (state @ network.audio_head[codebook - 1]).softmax(-1)
+                depth.append(-math.log(float(probabilities[frame[codebook]])))
+    losses = losses_of(network, batch)
+    assert len(backbone) == losses.n_frames == 6 + 1 + 5 + 1
+    assert float(losses.backbone) == pytest.approx(sum(backbone) / len(backbone), rel=1e-5)
+    assert float(losses.depth) == pytest.approx(sum(depth) / len(depth), rel=1e-5)
+
+
+def sharpen(network: TrainableCSM) -> None:
+    """Heads begin near zero, where every loss is log V; larger ones tell frames apart."""
+    with torch.no_grad():
+        network.codebook0_head.weight.mul_(20)
+        network.audio_head.mul_(20)
+
+
+@torch.no_grad()
+def test_chunks_of_the_depth_decoder_give_the_same_loss(network: TrainableCSM, batch: Batch) -> None:
+    sharpen(network)
+    whole = losses_of(network, batch)
+    parts = frame_losses(network, batch, torch.arange(batch.n_targets), depth_chunk=3)
+    torch.testing.assert_close(whole.depth, parts.depth)
+
+
+@torch.no_grad()
+def test_the_loss_on_some_frames_is_on_average_the_loss_on_all(network: TrainableCSM, batch: Batch) -> None:
+    sharpen(network)
+    n_frames = batch.n_targets
+    each = torch.stack([losses_of(network, batch, torch.tensor([place])).depth for place in range(n_frames)])
+    generator = torch.Generator().manual_seed(0)
+    draws = [each[choose_frames(n_frames, 1 / 16, generator)].mean() for _ in range(3000)]
+    whole = losses_of(network, batch).depth
+    assert float(each.mean()) == pytest.approx(float(whole), rel=1e-5)
+    # The mean of 3000 draws of one frame; three standard errors.
+    error = 3 * float(each.std()) / math.sqrt(3000)
+    assert float(torch.stack(draws).mean()) == pytest.approx(float(whole), abs=error)
+
+
+@pytest.mark.parametrize(
+    ("n_frames", "fraction", "n_chosen"), [(160, 1 / 16, 10), (3, 1 / 16, 1), (7, 1.0, 7), (5, 0.0, 1)]
+)
+def test_so_many_frames_are_chosen(n_frames: int, fraction: float, n_chosen: int) -> None:
+    chosen = choose_frames(n_frames, fraction, torch.Generator().manual_seed(0))
+    assert len(chosen) == len(set(chosen.tolist())) == n_chosen
+    assert torch.equal(chosen, chosen.sort().values)
+
+
+def test_text_alone_gives_no_gradient_to_the_heads_but_frames_reach_the_text(
+    network: TrainableCSM, batch: Batch
+) -> None:
+    losses = losses_of(network, batch)
+    (losses.backbone + losses.depth).backward()
+    gradient = network.text_embeddings.weight.grad
+    assert gradient is not None
+    used = set(batch.rows[..., -1][batch.rows[..., -1] >= 0].tolist())
+    assert set(gradient.abs().sum(1).nonzero().flatten().tolist()) == used
+
+
+@pytest.mark.parametrize("part", ["backbone", "decoder", "projection", "audio_head", "audio_embeddings"])
+def test_the_depth_decoders_loss_reaches_every_part(network: TrainableCSM, batch: Batch, part: str) -> None:
+    losses_of(network, batch, torch.tensor([2])).depth.backward()
+    named = [p for name, p in network.named_parameters() if name.startswith(part)]
+    assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in named)
+
+
+def transformers_model(network: TrainableCSM) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from transformers import CsmConfig, CsmForConditionalGeneration
+
+        config = transformers_config(FLAVORS)
+        # A Mimi that costs nothing; the codes are ours.
+        config["codec_config"] = {
+            "model_type": "mimi", "hidden_size": 16, "num_filters": 2, "codebook_size": 8, "codebook_dim": 8,
+            "vector_quantization_hidden_dimension": 8, "num_quantizers": 5, "upsample_groups": 16,
+            "num_hidden_layers": 1, "intermediate_size": 16, "num_attention_heads": 1,
+            "num_key_value_heads": 1,
+        }  # fmt: skip
+        config.update(pad_token_id=0, bos_token_id=1, audio_token_id=298, audio_eos_token_id=299)
+        config.update(codebook_pad_token_id=66)
+        with torch.random.fork_rng(devices=[]):
+            model = CsmForConditionalGeneration(CsmConfig(**config)).eval()
+    tensors = to_transformers(network.state_dict(), network.config)
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    assert not unexpected
+    assert all(name.startswith(("codec_model.", "backbone_model.embed_tokens")) for name in missing)
+    model.tie_weights()
+    return model
+
+
+@torch.no_grad()
+def test_it_equals_transformers_loss(network: TrainableCSM, batch: Batch) -> None:
+    """transformers trains the depth decoder on all frames that it is given; so do we with all chosen."""
+    sharpen(network)
+    model = transformers_model(network)
+    labels = batch.rows[..., :-1].where(batch.targets.unsqueeze(-1), -100)
+    theirs = model(inputs_embeds=network.embed(batch.rows), labels=labels)
+    ours = losses_of(network, batch)
+    assert float(ours.backbone) == pytest.approx(float(theirs.backbone_loss), rel=1e-5)
+    assert float(ours.depth) == pytest.approx(float(theirs.depth_decoder_loss), rel=1e-5)
+
+
+@torch.no_grad()
+def test_it_equals_transformers_loss_on_some_frames(network: TrainableCSM, batch: Batch) -> None:
+    sharpen(network)
+    model = transformers_model(network)
+    chosen = torch.tensor([1, 4, 12])
+    labels = batch.rows[..., :-1].where(batch.targets.unsqueeze(-1), -100)
+    places = batch.targets.nonzero()
+    for place, (item, row) in enumerate(places.tolist()):
+        if place not in chosen.tolist():
+            labels[item, row, 1:] = -100
+    theirs = model(inputs_embeds=network.embed(batch.rows), labels=labels)
+    ours = losses_of(network, batch, chosen)
+    assert float(ours.depth) == pytest.approx(float(theirs.depth_decoder_loss), rel=1e-5)

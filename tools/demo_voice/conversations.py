@@ -1,0 +1,76 @@
+"""Puts the corpus's utterances together to what the model is trained on.
+
+    python -m tools.demo_voice.conversations CORPUS [--seed 0]
+
+Writes two manifests for `csm-repl train` beside the utterances: `short.jsonl`, single utterances of up to 32
+characters, on which reading is learnt first; and `conversations.jsonl`, where each utterance occurs once,
+alone, after others of its voice, or in a dialogue of two voices. Speaker numbers are drawn anew for every
+conversation, so a number means nothing but "who spoke under it before".
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+N_SPEAKERS = 10
+MAX_SECONDS = 16.0
+"""Of one conversation."""
+SHORT_CHARACTERS = 32
+Utterance = dict[str, Any]
+
+
+def turn(utterance: Utterance, speaker: int) -> dict[str, Any]:
+    return {"audio": utterance["audio"], "text": utterance["text"], "speaker": speaker}
+
+
+def short_items(utterances: list[Utterance], rng: random.Random) -> list[dict[str, Any]]:
+    chosen = [u for u in utterances if len(u["text"]) <= SHORT_CHARACTERS]
+    return [{"turns": [turn(u, rng.randrange(N_SPEAKERS))]} for u in chosen]
+
+
+def conversation_items(utterances: list[Utterance], rng: random.Random) -> list[dict[str, Any]]:
+    by_voice: dict[str, list[Utterance]] = {}
+    for utterance in rng.sample(utterances, len(utterances)):
+        by_voice.setdefault(utterance["voice"], []).append(utterance)
+    items = []
+    while by_voice:
+        n_voices = 2 if rng.random() < 0.4 and len(by_voice) > 1 else 1
+        voices = rng.sample(sorted(by_voice), n_voices)
+        speakers = rng.sample(range(N_SPEAKERS), n_voices)
+        n_turns = rng.choice((3, 4)) if n_voices == 2 else rng.choice((1, 2, 2, 3))
+        turns: list[dict[str, Any]] = []
+        seconds = 0.0
+        for number in range(n_turns):
+            which = number % n_voices if rng.random() < 0.8 else rng.randrange(n_voices)
+            waiting = by_voice.get(voices[which])
+            if not waiting or seconds + waiting[-1]["seconds"] > MAX_SECONDS:
+                break
+            utterance = waiting.pop()
+            seconds += utterance["seconds"]
+            turns.append(turn(utterance, speakers[which]))
+        by_voice = {voice: waiting for voice, waiting in by_voice.items() if waiting}
+        if turns:
+            items.append({"turns": turns})
+    return items
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    lines = (arguments.corpus / "utterances.jsonl").read_text().splitlines()
+    utterances = [json.loads(line) for line in lines]
+    for name, make in (("short", short_items), ("conversations", conversation_items)):
+        items = make(utterances, random.Random(arguments.seed))
+        path = arguments.corpus / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(item) + "\n" for item in items))
+        print(f"{path}: {len(items)} items, {sum(len(item['turns']) for item in items)} utterances")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Makes the folder that `csm-repl train --from-scratch` starts from: sizes, tokenizer, codec.
+
+python -m tools.demo_voice.prepare_model CODEC_FOLDER OUT [--codebooks 12]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+__all__ = ["ALPHABET", "write_config", "write_tokenizer"]
+
+ALPHABET = " abcdefghijklmnopqrstuvwxyz0123456789'\",.?!;:-()[]"
+"""The tokenizer knows single characters, in lower case; whatever else is typed becomes a space."""
+BOS, EOS, UNKNOWN = "<|begin_of_text|>", "<|end_of_text|>", "<|unknown|>"
+
+
+def flavor(layers: int, heads: int, dim: int, intermediate: int, positions: int) -> dict[str, Any]:
+    # Plain rotary embedding: nothing here is scaled from another context length.
+    return {
+        "num_layers": layers, "num_heads": heads, "num_kv_heads": heads, "embed_dim": dim,
+        "max_seq_len": positions, "intermediate_dim": intermediate, "rope_base": 10_000, "scale_factor": 1,
+    }  # fmt: skip
+
+
+def write_config(folder: Path, *, n_codebooks: int, codebook_size: int) -> None:
+    config = {
+        "backbone_flavor": flavor(6, 4, 256, 768, 2048),
+        "decoder_flavor": flavor(3, 3, 192, 512, 2048),
+        "text_vocab_size": 64,
+        # CSM-1B has three codes more than Mimi; only 0 .. size - 1 are ever learnt.
+        "audio_vocab_size": codebook_size + 3,
+        "audio_num_codebooks": n_codebooks,
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+
+
+def write_tokenizer(folder: Path) -> None:
+    from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+    vocab = {UNKNOWN: 0, **{character: index for index, character in enumerate(ALPHABET, start=1)}}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token=UNKNOWN))
+    known = "".join("\\" + c if c in "[]-" else c for c in ALPHABET)
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.NFKD(),
+            normalizers.StripAccents(),
+            normalizers.Lowercase(),
+            normalizers.Replace(Regex("[’‘`]"), "'"),
+            normalizers.Replace(Regex("[“”]"), '"'),
+            normalizers.Replace(Regex("[–—]"), "-"),
+            normalizers.Replace(Regex(f"[^{known}]"), " "),
+            normalizers.Replace(Regex(" +"), " "),
+        ]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in (BOS, EOS)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("codec", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--codebooks", type=int, default=12)
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for name in ("codec.json", "codec.safetensors"):
+        shutil.copy(arguments.codec / name, arguments.out / name)
+    sizes = json.loads((arguments.codec / "codec.json").read_text())["config"]
+    write_config(arguments.out, n_codebooks=arguments.codebooks, codebook_size=sizes["codebook_size"])
+    write_tokenizer(arguments.out)
+
+
+if __name__ == "__main__":
+    main()
