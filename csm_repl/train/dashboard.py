@@ -136,7 +136,7 @@ def _draw(figure: Any, rows: Sequence[Row], title: str) -> None:
     rate.set_title("Learning rate")
     x, y = _points(steps, "lr")
     rate.plot(x, y, color=_GREEN, marker="o" if len(x) == 1 else "", markersize=3.5)
-    rate.yaxis.set_major_formatter(lambda value, _: f"{value:.1e}".replace("e-0", "e-") if value else "0")
+    rate.yaxis.set_major_formatter(lambda value, _: _scientific(value))
     rate.set_ylim(bottom=0)
 
     gradient = axes[1, 2]
@@ -210,19 +210,24 @@ def _points(rows: Sequence[Row], column: str) -> tuple[list[float], list[float]]
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:
-    """Exponential average over a fiftieth of the run, forwards and backwards, so that it does not lag."""
-    keep = 1 - 1 / max(2.0, len(values) / 50)
-    forward = _average(values, keep)
-    backward = _average(list(reversed(values)), keep)
-    return [(a + b) / 2 for a, b in zip(forward, reversed(backward), strict=True)]
+    """Exponential average over a thirtieth of the run, of both sides, so that it does not lag."""
+    keep = 1 - 1 / max(2.0, len(values) / 30)
+    before = _sums(values, keep)
+    after = reversed(_sums(list(reversed(values)), keep))
+    # By their weights: at either end one side is a single step, which would pull the curve to it.
+    return [
+        (total + other) / (weight + other_weight)
+        for (total, weight), (other, other_weight) in zip(before, after, strict=True)
+    ]
 
 
-def _average(values: Sequence[float], keep: float) -> list[float]:
+def _sums(values: Sequence[float], keep: float) -> list[tuple[float, float]]:
+    """Of each value and those before it: sum with fading weights, and sum of the weights."""
     total, weight, out = 0.0, 0.0, []
     for value in values:
         total = keep * total + value
         weight = keep * weight + 1
-        out.append(total / weight)
+        out.append((total, weight))
     return out
 
 
@@ -243,6 +248,13 @@ def _plain_log_ticks(axis: Any) -> None:
     axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _scientific(value: float) -> str:
+    if value <= 0:
+        return "0"
+    exponent = math.floor(math.log10(value) + 1e-9)
+    return f"{value / 10**exponent:.3g}e{exponent}"
 
 
 def _thousands(value: float) -> str:

@@ -39,11 +39,14 @@ def run_training(job: TrainJob, show: Show) -> ExitCode:
     """
     manifest = read_manifests(job.sources, offline=job.settings.offline, token=job.settings.hf_token)
     base = open_base(job, show)
-    train, held_out = read_items(job, base, manifest, show)
-    summarise(train, held_out, base, show)
+    told: list[object] = []
+    train, held_out = read_items(job, base, manifest, show, told)
+    for note in summarise(train, held_out, base):
+        show.handle(note)
+        told.append(note)
     if job.dry_run:
         return ExitCode.OK
-    return _Run(job, base, show).run(train, held_out)
+    return _Run(job, base, show).run(train, held_out, told)
 
 
 class _Run:
@@ -53,7 +56,8 @@ class _Run:
         self._show = show
         self._folder = RunFolder(job.options.out)
 
-    def run(self, train: Sequence[Item], held_out: Sequence[Item]) -> ExitCode:
+    def run(self, train: Sequence[Item], held_out: Sequence[Item], told: Sequence[object]) -> ExitCode:
+        """Trains; `told` is what was said about the data, for the log."""
         job, base, folder, options = self._job, self._base, self._folder, self._job.options
         about = {
             "model": base.files.name,
@@ -66,6 +70,8 @@ class _Run:
         if notice:
             self._show.say(notice)
             log.say(notice)
+        for event in told:
+            log.add(event)
         weights = open_network(
             base.files,
             base.config,

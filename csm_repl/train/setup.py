@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.train.arrange import group_turns, split_held_out
 from csm_repl.train.code_cache import CodeCache
 from csm_repl.train.corpus import Corpus, CorpusReader, prepare_options, word_finder
+from csm_repl.train.events import Note
 from csm_repl.train.flags import TrainJob
 from csm_repl.train.items import Item
 from csm_repl.train.manifest import Manifest
@@ -81,8 +82,10 @@ def open_base(job: TrainJob, show: Show) -> Base:
     )
 
 
-def read_items(job: TrainJob, base: Base, manifest: Manifest, show: Show) -> tuple[list[Item], list[Item]]:
-    """Items to train on and items held out.
+def read_items(
+    job: TrainJob, base: Base, manifest: Manifest, show: Show, told: list[object]
+) -> tuple[list[Item], list[Item]]:
+    """Items to train on and items held out. The events go to the show and into `told`.
 
     Raises:
         UsageError: nothing can be used.
@@ -101,7 +104,7 @@ def read_items(job: TrainJob, base: Base, manifest: Manifest, show: Show) -> tup
         ),
         words=word_finder(data, whisper, ClipCache(root, preparation=preparation, codec_id=base.codec.id)),
     )
-    corpus: Corpus = _drain(reader.read(manifest), show)
+    corpus: Corpus = _drain(reader.read(manifest), show, told)
     train, held_out = split_held_out(corpus.items, job.options.held_out, job.options.seed)
     if data.turns == 1:
         return train, held_out
@@ -117,18 +120,20 @@ def read_items(job: TrainJob, base: Base, manifest: Manifest, show: Show) -> tup
     return group(train), group(held_out)
 
 
-def _drain(events: Generator[_Event, None, _Result], show: Show) -> _Result:
-    """Shows all events; the generator's result."""
+def _drain(events: Generator[_Event, None, _Result], show: Show, told: list[object]) -> _Result:
+    """The generator's result."""
     while True:
         try:
-            show.handle(next(events))
+            event = next(events)
         except StopIteration as end:
             result: _Result = end.value
             return result
+        show.handle(event)
+        told.append(event)
 
 
-def summarise(train: Sequence[Item], held_out: Sequence[Item], base: Base, show: Show) -> None:
-    """Says what there is to learn from."""
+def summarise(train: Sequence[Item], held_out: Sequence[Item], base: Base) -> Iterator[Note]:
+    """What there is to learn from."""
     for name, items in (("Training", train), ("Held out", held_out)):
         turns = [turn for item in items for turn in item.turns]
         seconds = sum(turn.n_frames for turn in turns) / base.codec.frame_rate
@@ -136,4 +141,4 @@ def summarise(train: Sequence[Item], held_out: Sequence[Item], base: Base, show:
         shown = ", ".join(f"{speaker} ({n})" for speaker, n in sorted(speakers.items())[:12])
         more = f" and {len(speakers) - 12} more" if len(speakers) > 12 else ""
         text = f"{name}: {len(items)} items, {len(turns)} utterances, {duration(seconds)} of sound"
-        show.say(f"{text}; speakers {shown}{more}." if items else f"{name}: nothing.")
+        yield Note(f"{text}; speakers {shown}{more}." if items else f"{name}: nothing.")

@@ -51,6 +51,7 @@ def test_five_steps_of_lora_from_a_folder_give_models_that_speak(
     clips: Path, micro_checkpoint: Path, tmp_path: Path
 ) -> None:
     flags = ("--max-steps", "5", "--log-every", "1", "--sample-every", "2", "--sample-text", "[1]Hi.")
+    (clips / "bad.wav").write_bytes(b"")
     done = run(command(clips, micro_checkpoint, *flags), tmp_path)
     assert done.returncode == 0, done.stderr
     out = tmp_path / "out"
@@ -68,7 +69,9 @@ def test_five_steps_of_lora_from_a_folder_give_models_that_speak(
     assert len(read_pcm(out / "samples" / "step-000002-1.wav")) > 0
     assert "step 5/5" in done.stderr
     assert "Traceback" not in done.stderr
-    assert "finished" in (out / "train.log").read_text()
+    log = (out / "train.log").read_text()
+    for words in ("left out: bad.wav: The file is empty", "Training: 3 items", "step 5/5", "finished"):
+        assert words in log
     for folder in ("model", "model-transformers"):
         spoken = subprocess.run(
             [sys.executable, "-m", "csm_repl", "--model", str(out / folder), "-q", "--max-seconds", "0.4"],

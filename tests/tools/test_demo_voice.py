@@ -1,0 +1,154 @@
+"""The recipe of the built-in voice: text, tokenizer, conversations, and the measures it is scored by."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from csm_repl.model.tokenizer import Tokenizer
+from tools.demo_voice import sentences
+from tools.demo_voice.conversations import MAX_SECONDS, conversation_items
+from tools.demo_voice.prepare_model import ALPHABET, write_config, write_tokenizer
+from tools.demo_voice.recognise import word_errors
+from tools.demo_voice.sentences import everyday, is_held_out, sentence_pool
+from tools.demo_voice.similarity import VoiceMeasure
+
+WORDS = st.lists(st.sampled_from(["the", "cat", "sat", "on", "a", "mat"]), max_size=8)
+
+
+def test_training_and_held_out_text_share_no_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = list(itertools.islice(everyday(3), 3000))
+    monkeypatch.setattr(sentences, "fortunes", lambda: iter(texts[:1000]))
+    monkeypatch.setattr(sentences, "king_james", lambda: iter(texts[1000:2000]))
+    train = sentence_pool(2000, 0, held_out=False)
+    test = sentence_pool(50, 0, held_out=True)
+    assert len(train) == 2000
+    assert len(test) == 50
+    assert not set(train) & set(test)
+
+
+def test_a_sentence_is_held_out_whatever_its_case_and_stops() -> None:
+    texts = list(itertools.islice(everyday(0), 500))
+    assert 0 < sum(map(is_held_out, texts)) < 40
+    assert all(is_held_out(text) == is_held_out(text.upper().replace(",", "")) for text in texts)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    write_tokenizer(folder)
+    write_config(folder, n_codebooks=4, codebook_size=32)
+    size = json.loads((folder / "config.json").read_text())["text_vocab_size"]
+    return Tokenizer(folder / "tokenizer.json", vocab_size=size)
+
+
+@given(st.text(max_size=40))
+def test_any_text_becomes_known_characters(tokenizer: Tokenizer, text: str) -> None:
+    ids = tokenizer.encode(text)
+    assert all(1 <= token <= len(ALPHABET) for token in ids[1:-1])
+
+
+def test_case_accents_and_typographic_signs_do_not_matter(tokenizer: Tokenizer) -> None:
+    assert tokenizer.encode("[0]Café “No” – it’s") == tokenizer.encode('[0]cafe "no" - it\'s')
+    assert tokenizer.encode("5€ 😀 x") == tokenizer.encode("5 x")
+    assert tokenizer.encode("[1]a") != tokenizer.encode("[2]a")
+
+
+@given(st.integers(0, 50))
+def test_conversations_use_an_utterance_once_and_a_number_for_one_voice(seed: int) -> None:
+    rng = random.Random(seed)
+    utterances = [
+        {"audio": f"{i}.wav", "voice": rng.choice("abc"), "text": f"t{i}", "seconds": rng.uniform(1, 7)}
+        for i in range(60)
+    ]
+    voice = {u["audio"]: u["voice"] for u in utterances}
+    seconds = {u["audio"]: u["seconds"] for u in utterances}
+    items = conversation_items(utterances, rng)
+    used = Counter(turn["audio"] for item in items for turn in item["turns"])
+    assert set(used) == set(voice)
+    assert set(used.values()) == {1}
+    for item in items:
+        speakers: dict[int, set[str]] = {}
+        for turn in item["turns"]:
+            speakers.setdefault(turn["speaker"], set()).add(voice[turn["audio"]])
+        assert all(len(voices) == 1 for voices in speakers.values())
+        assert sum(seconds[turn["audio"]] for turn in item["turns"]) <= MAX_SECONDS
+
+
+def test_some_conversations_have_two_voices_and_some_a_voice_twice() -> None:
+    utterances = [
+        {"audio": f"{i}.wav", "voice": "abcd"[i % 4], "text": "t", "seconds": 2.0} for i in range(200)
+    ]
+    voice = {u["audio"]: u["voice"] for u in utterances}
+    shapes = {
+        (len(item["turns"]), len({voice[turn["audio"]] for turn in item["turns"]}))
+        for item in conversation_items(utterances, random.Random(0))
+    }
+    assert {(2, 1), (3, 2)} <= shapes
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "wrong", "words"),
+    [
+        ("The cat sat.", "the cat sat", 0, 3),
+        ("The cat sat.", "", 3, 3),
+        ("The cat sat.", "the bat sat down", 2, 3),
+        ("It's me!", "its me", 0, 2),
+    ],
+)
+def test_word_errors(reference: str, hypothesis: str, wrong: int, words: int) -> None:
+    assert word_errors(reference, hypothesis) == (wrong, words)
+
+
+@given(WORDS, WORDS)
+def test_word_errors_are_a_distance(a: list[str], b: list[str]) -> None:
+    there, back = word_errors(" ".join(a), " ".join(b))[0], word_errors(" ".join(b), " ".join(a))[0]
+    assert there == back
+    assert (there == 0) == (a == b)
+    assert abs(len(a) - len(b)) <= there <= max(len(a), len(b))
+
+
+def _buzz(f0: float, tilt: float, seed: int) -> torch.Tensor:
+    """A second of harmonics with a spectral tilt, and a little noise."""
+    t = torch.arange(24_000) / 24_000
+    generator = torch.Generator().manual_seed(seed)
+    f0 = f0 * (1 + 0.03 * float(torch.randn(1, generator=generator)))
+    wave = sum(torch.sin(2 * math.pi * f0 * k * t) * k**-tilt for k in range(1, 30))
+    assert isinstance(wave, torch.Tensor)
+    return 0.05 * wave + 0.001 * torch.randn(24_000, generator=generator)
+
+
+def test_voices_that_differ_in_pitch_or_timbre_are_told_apart() -> None:
+    kinds = {"low": (90.0, 1.0), "high": (200.0, 1.0), "dull": (90.0, 2.0)}
+    measure = VoiceMeasure({name: [_buzz(*kind, seed) for seed in range(12)] for name, kind in kinds.items()})
+    for name, kind in kinds.items():
+        assert [measure.nearest(_buzz(*kind, seed)) for seed in range(50, 54)] == [name] * 4
+
+
+def test_the_corpus_can_be_spoken(tmp_path: Path) -> None:
+    import shutil
+
+    if shutil.which("flite") is None:
+        pytest.fail("flite is missing: apt-get install flite")
+    import soundfile
+
+    from tools.demo_voice.corpus import speak
+    from tools.demo_voice.voices import VOICES
+
+    path = tmp_path / "a.wav"
+    seconds, phones = speak("Hello there.", VOICES[0], path)
+    samples, rate = soundfile.read(path)
+    assert rate == 24_000
+    assert len(samples) == round(seconds * rate)
+    assert [name for name, _ in phones if name != "pau"][:2] == ["hh", "ax"]
+    assert [end for _, end in phones] == sorted(end for _, end in phones)
+    assert phones[-1][1] == pytest.approx(seconds, abs=0.15)
