@@ -1,10 +1,11 @@
 """Seconds per frame, prefill and first frame of csm-repl beside transformers and the original.
 
-    python -m bench.frame [--peers ours,transformers,original,codec] [--dtype bfloat16] [--context 500]
-                          [--frames 20] [--rounds 2] [--device cpu] [--patience 60]
+    python -m bench.frame [--peers ours,ours-int8,ours-int4,transformers,original,codec] [--dtype bfloat16]
+                          [--context 500] [--frames 20] [--rounds 2] [--device cpu] [--patience 60]
 
 Full size, random weights, batch 1, sampling on. Every peer builds its model in a process of its own, one
 at a time, and the peers take turns round after round, so a change in the machine's load hits all of them.
+`-int8` and `-int4` are csm-repl's quantised weights (CPU only); `mapped` is `ours` from a cached file.
 Prints a table and writes `bench/results/frame-*.json`.
 """
 
@@ -27,13 +28,21 @@ from bench.machine import cpu_seconds, machine_facts, peak_rss_gb, read_bandwidt
 
 N_WARM_UP = 2
 FRAME_S = 0.08
-PEERS = ("ours", "transformers", "original", "codec", "mapped")
+DEFAULT_PEERS = ("ours", "ours-int8", "ours-int4", "transformers", "original", "codec")
+PEERS = (*DEFAULT_PEERS, "mapped", "mapped-int8", "mapped-int4")
 _NOT_READ = ("text_embeddings", "audio_embeddings")
+
+
+def split_peer(peer: str) -> tuple[str, str]:
+    """Module and quantisation of a peer: `ours-int8` is ("ours", "int8")."""
+    name, _, quantize = peer.partition("-")
+    return name, quantize or "none"
 
 
 def measure(peer: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """One peer, in this process."""
-    module = importlib.import_module(f"bench.peers.{peer}")
+    name, quantize = split_peer(peer)
+    module = importlib.import_module(f"bench.peers.{name}")
     everybody, own = cpu_seconds()
     started = time.perf_counter()
     if peer == "codec":
@@ -43,7 +52,8 @@ def measure(peer: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
         n_frames = N_WARM_UP + arguments.frames
         dtype = getattr(torch, arguments.dtype)
-        result = dataclasses.asdict(module.run(Job(dtype, arguments.context, n_frames, arguments.device)))
+        job = Job(dtype, arguments.context, n_frames, arguments.device, quantize)
+        result = dataclasses.asdict(module.run(job))
     wall = time.perf_counter() - started
     everybody_after, own_after = cpu_seconds()
     others = (everybody_after - everybody) - (own_after - own)
@@ -59,18 +69,20 @@ def measure_apart(peer: str, arguments: argparse.Namespace) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def bytes_per_frame(dtype: torch.dtype) -> int:
-    """Weights that one frame reads: the backbone once, the depth decoder for each further codebook."""
+def bytes_per_frame(dtype: torch.dtype, quantize: str = "none") -> int:
+    """Weights that one frame reads, with their scales: the backbone once, the depth decoder for each
+    further codebook.
+    """
     from bench.peers.base import FULL_SIZE
-    from csm_repl.model.csm import CSM
+    from csm_repl.model.quantize import empty_csm
 
-    model = CSM(FULL_SIZE)
+    model = empty_csm(FULL_SIZE, dtype=dtype, quantize=quantize)
     n_depth = FULL_SIZE.n_codebooks - 1
-    n_weights = 0
+    n_bytes = 0
     for name, parameter in model.named_parameters():
         if name not in _NOT_READ:
-            n_weights += parameter.numel() * (n_depth if name.startswith(("decoder", "projection")) else 1)
-    return n_weights * dtype.itemsize
+            n_bytes += parameter.nbytes * (n_depth if name.startswith(("decoder", "projection")) else 1)
+    return n_bytes
 
 
 def summary(rounds: list[dict[str, Any]]) -> dict[str, float]:
@@ -85,23 +97,32 @@ def summary(rounds: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def print_table(summaries: dict[str, dict[str, float]], limit_s: float | None) -> None:
-    print("\n| | s/frame | best round | real-time factor | ratio to ours | prefill s | first frame s | GB |")
-    print("|---|---|---|---|---|---|---|---|")
+def print_table(summaries: dict[str, dict[str, float]], n_bytes: dict[str, int], bandwidth: float) -> None:
+    """Args:
+    summaries: one per peer.
+    n_bytes: of weights per frame, per peer.
+    bandwidth: GB/s; 0: not known.
+    """
+    print(
+        "\n| | s/frame | best round | real-time factor | ratio to ours | GB/frame | limit s | prefill s "
+        "| first frame s | memory GB |"
+    )
+    print("|---" * 10 + "|")
     ours = summaries.get("ours", {}).get("frame_s")
     for peer, row in summaries.items():
         ratio = f"{row['frame_s'] / ours:.2f}" if ours else "-"
+        read_gb = n_bytes[peer] / 1e9
+        limit = f"{read_gb / bandwidth:.3f}" if bandwidth else "-"
         print(
             f"| {peer} | {row['frame_s']:.3f} | {row['frame_best_s']:.3f} | {row['frame_s'] / FRAME_S:.2f} "
-            f"| {ratio} | {row['prefill_s']:.2f} | {row['first_frame_s']:.2f} | {row['peak_rss_gb']:.1f} |"
+            f"| {ratio} | {read_gb:.2f} | {limit} | {row['prefill_s']:.2f} | {row['first_frame_s']:.2f} "
+            f"| {row['peak_rss_gb']:.1f} |"
         )
-    if limit_s is not None:
-        print(f"| limit: bytes / bandwidth | {limit_s:.3f} | | {limit_s / FRAME_S:.2f} | | | | |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--peers", default=",".join(PEERS[:4]), help=", ".join(PEERS))
+    parser.add_argument("--peers", default=",".join(DEFAULT_PEERS), help=", ".join(PEERS))
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
     parser.add_argument("--context", type=int, default=500)
     parser.add_argument("--frames", type=int, default=20)
@@ -114,6 +135,9 @@ def main() -> None:
         print(json.dumps(measure(arguments.only, arguments)))
         return
     peers = arguments.peers.split(",")
+    unknown = [peer for peer in peers if peer not in PEERS]
+    if unknown:
+        parser.error(f"no such peer: {', '.join(unknown)}; there are {', '.join(PEERS)}")
     facts = machine_facts()
     takes: dict[str, list[dict[str, Any]]] = {peer: [] for peer in peers}
     bandwidth = 0.0
@@ -125,15 +149,15 @@ def main() -> None:
             wait_until_idle(arguments.patience)
             takes[peer].append(measure_apart(peer, arguments))
             print(f"round {turn + 1} {peer}: {_short(takes[peer][-1])}", file=sys.stderr, flush=True)
-    n_bytes = bytes_per_frame(getattr(torch, arguments.dtype))
-    limit_s = n_bytes / bandwidth / 1e9 if bandwidth else None
+    dtype = getattr(torch, arguments.dtype)
+    n_bytes = {peer: bytes_per_frame(dtype, split_peer(peer)[1]) for peer in peers if peer != "codec"}
     print(f"{facts['cpu']}, {facts['cores']} cores, torch {facts['torch']}, {facts['date']}")
-    print(
-        f"{arguments.dtype}, context {arguments.context}, {n_bytes / 1e9:.2f} GB of weights per frame", end=""
-    )
+    print(f"{arguments.dtype}, context {arguments.context}", end="")
     print(f", read bandwidth {bandwidth:.1f} GB/s" if bandwidth else "")
     summaries = {peer: summary(rounds) for peer, rounds in takes.items() if peer != "codec"}
-    print_table(summaries, limit_s)
+    print_table(summaries, n_bytes, bandwidth)
+    if bandwidth:
+        print("\nlimit: the weights' bytes through the read bandwidth")
     if "codec" in takes:
         codec = {key: min(take[key] for take in takes["codec"]) for key in takes["codec"][0]}
         print(

@@ -1,6 +1,6 @@
-"""The micro-benchmarks behind the choices in `csm_repl/model/linear.py`.
+"""The micro-benchmarks behind the choices in `csm_repl/model/linear.py` and `quantized_linear.py`.
 
-    python -m bench.kernels [--rounds 7] [--only rows1,rows,pages] [--patience 60]
+    python -m bench.kernels [--rounds 7] [--only rows1,rows,pages,quant1,quant] [--patience 60]
 
 Every contestant runs once per round, in turn, over a set of weights that no cache holds; the best round
 counts. GB/s are bytes of weights per second, so they compare with the read bandwidth in the last line.
@@ -16,13 +16,16 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from bench.machine import machine_facts, read_bandwidth, wait_until_idle
-from csm_repl.model.linear import FEW_ROWS_BLOCK, MANY_ROWS_BLOCK, _upcast_linear
+from csm_repl.model import quantized_linear
+from csm_repl.model.linear import FEW_ROWS_BLOCK, MANY_ROWS_BLOCK, Linear, _upcast_linear
+from csm_repl.model.quantized_linear import Int4Linear, Int8Linear, QuantizedLinear
 
 SET_BYTES = 2**29
 SHAPES = {
@@ -34,9 +37,11 @@ SHAPES = {
     "depth qkv": (1536, 1024),
 }
 ROWS = (2, 3, 4, 8, 16, 32, 64, 128, 500)
+QUANTIZED_ROWS = (2, 4, 8, 12, 16, 24, 32, 48, 64, 128, 256)
 
 Times = dict[str, float]
-Kernel = Callable[[torch.Tensor], torch.Tensor]
+Kernel = Callable[[Any], torch.Tensor]
+"""Of a weight or a whole layer."""
 
 
 def weight_set(shape: tuple[int, int], dtype: torch.dtype, n_bytes: int = SET_BYTES) -> list[torch.Tensor]:
@@ -44,7 +49,7 @@ def weight_set(shape: tuple[int, int], dtype: torch.dtype, n_bytes: int = SET_BY
     return list(torch.empty(n, *shape, dtype=dtype).normal_())
 
 
-def race(contestants: dict[str, tuple[Kernel, list[torch.Tensor]]], rounds: int) -> Times:
+def race(contestants: dict[str, tuple[Kernel, list[Any]]], rounds: int) -> Times:
     """Seconds per call of each kernel over its weights, the best of `rounds`."""
     best = dict.fromkeys(contestants, float("inf"))
     for _ in range(rounds):
@@ -147,7 +152,89 @@ def pages(rounds: int) -> dict[str, Times]:
     return {"bfloat16 16384x2048": {key: n_bytes / seconds / 1e9 for key, seconds in times.items()}}
 
 
-QUESTIONS = {"rows1": one_row, "rows": many_rows, "pages": pages}
+def plain_layers(weights: list[torch.Tensor]) -> list[Linear]:
+    layers = [Linear(weight.shape[1], weight.shape[0]) for weight in weights]
+    for layer, weight in zip(layers, weights, strict=True):
+        layer.load_state_dict({"weight": weight}, assign=True)
+        layer.prepare()
+    return layers
+
+
+def quantized_layers(kind: type[QuantizedLinear], weights: list[torch.Tensor]) -> list[QuantizedLinear]:
+    layers = [kind(weight.shape[1], weight.shape[0]) for weight in weights]
+    for layer, weight in zip(layers, weights, strict=True):
+        layer.load_state_dict(kind.quantize(weight), assign=True)
+        layer.prepare()
+    return layers
+
+
+def forward(x: torch.Tensor) -> Kernel:
+    return lambda layer: layer(x)
+
+
+def few(x: torch.Tensor) -> Kernel:
+    return lambda layer: layer._multiply_few(x)
+
+
+def many(x: torch.Tensor, block: int) -> Kernel:
+    def kernel(layer: QuantizedLinear) -> torch.Tensor:
+        quantized_linear.BLOCK = block
+        return layer._multiply_many(x)
+
+    return kernel
+
+
+def one_row_quantized(rounds: int) -> dict[str, Times]:
+    """A single bf16 row through whole layers: GB/s, of the bytes that the layer holds."""
+    results = {}
+    for name, shape in SHAPES.items():
+        weights = weight_set(shape, torch.bfloat16)
+        layers: dict[str, list[Any]] = {
+            "bfloat16": plain_layers(weights),
+            "int8": quantized_layers(Int8Linear, weights),
+            "int4": quantized_layers(Int4Linear, weights),
+        }
+        x = torch.randn(1, 1, shape[1]).bfloat16()
+        times = race({mode: (forward(x), items) for mode, items in layers.items()}, rounds)
+        n_bytes = {mode: sum(p.nbytes for p in items[0].parameters()) for mode, items in layers.items()}
+        results[f"{name} {shape[0]}x{shape[1]}"] = {
+            mode: n_bytes[mode] / seconds / 1e9 for mode, seconds in times.items()
+        }
+    return results
+
+
+def many_rows_quantized(rounds: int) -> dict[str, Times]:
+    """More rows: milliseconds by the kernels for few rows, and by blocks of so many weights."""
+    results = {}
+    usual = quantized_linear.BLOCK
+    for name in ("backbone gate/up", "backbone down"):
+        shape = SHAPES[name]
+        weights = weight_set(shape, torch.bfloat16, n_bytes=SET_BYTES // 2)
+        plain = plain_layers(weights)
+        quantized = {
+            "int8": quantized_layers(Int8Linear, weights),
+            "int4": quantized_layers(Int4Linear, weights),
+        }
+        for n_rows in QUANTIZED_ROWS:
+            x = torch.randn(n_rows, shape[1]).bfloat16()
+            contestants: dict[str, tuple[Kernel, list[Any]]] = {"bfloat16": (forward(x), plain)}
+            for mode, layers in quantized.items():
+                contestants[f"{mode} kernel"] = (few(x), layers)
+                for block in (usual // 2, usual, 2 * usual, 4 * usual):
+                    contestants[f"{mode} {block // 1024}k"] = (many(x, block), layers)
+            times = race(contestants, max(2, rounds // 2))
+            results[f"{name}, {n_rows} rows"] = {key: seconds * 1e3 for key, seconds in times.items()}
+    quantized_linear.BLOCK = usual
+    return results
+
+
+QUESTIONS = {
+    "rows1": one_row,
+    "rows": many_rows,
+    "pages": pages,
+    "quant1": one_row_quantized,
+    "quant": many_rows_quantized,
+}
 
 
 def print_table(results: dict[str, Times]) -> None:
@@ -163,7 +250,7 @@ def print_table(results: dict[str, Times]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", default=",".join(QUESTIONS))
+    parser.add_argument("--only", default=",".join(QUESTIONS), help=", ".join(QUESTIONS))
     parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for an idle machine")
     arguments = parser.parse_args()
     facts = machine_facts()

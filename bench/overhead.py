@@ -1,6 +1,7 @@
 """What a frame of csm-repl spends beside its matrix products.
 
-    python -m bench.overhead [--dtype bfloat16] [--context 500] [--frames 20] [--patience 60]
+    python -m bench.overhead [--dtype bfloat16] [--quantize none|int8|int4] [--context 500]
+                             [--frames 20] [--patience 60]
 
 Puts a clock around every matrix product of the depth decoder and the backbone. What is left of the frame
 is eager mode: Python, dispatch, and norms, rotations and attention, which all start with cold caches
@@ -38,7 +39,13 @@ def timed_products(seconds: list[float]) -> Iterator[None]:
 
         return wrapper
 
-    places = [(torch, "mv"), (torch, "mm"), (F, "linear")]
+    places = [
+        (torch, "mv"),
+        (torch, "mm"),
+        (F, "linear"),
+        (torch, "_weight_int8pack_mm"),
+        (torch, "_weight_int4pack_mm_for_cpu"),
+    ]
     originals = [getattr(module, name) for module, name in places]
     for (module, name), original in zip(places, originals, strict=True):
         setattr(module, name, timed(original))
@@ -52,13 +59,14 @@ def timed_products(seconds: list[float]) -> Iterator[None]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
+    parser.add_argument("--quantize", default="none", choices=["none", "int8", "int4"])
     parser.add_argument("--context", type=int, default=500)
     parser.add_argument("--frames", type=int, default=20)
     parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for an idle machine")
     arguments = parser.parse_args()
     dtype = getattr(torch, arguments.dtype)
-    job = Job(dtype, arguments.context, N_WARM_UP + arguments.frames)
-    generation = ours.start(ours.build(job.device, dtype), job)
+    job = Job(dtype, arguments.context, N_WARM_UP + arguments.frames, quantize=arguments.quantize)
+    generation = ours.start(ours.build(job.device, dtype, job.quantize), job)
     wait_until_idle(arguments.patience)
     products, frames = [0.0], []
     with timed_products(products):
@@ -69,7 +77,7 @@ def main() -> None:
     durations = [after - before for before, after in pairwise(frames)][N_WARM_UP - 1 :]
     frame_ms = statistics.median(durations) * 1e3
     product_ms = statistics.median(products[N_WARM_UP:-1]) * 1e3
-    speed = bytes_per_frame(dtype) / product_ms / 1e6
+    speed = bytes_per_frame(dtype, job.quantize) / product_ms / 1e6
     print(f"frame {frame_ms:.0f} ms: matrix products {product_ms:.0f} ms ({speed:.1f} GB/s), ", end="")
     print(f"the rest {frame_ms - product_ms:.0f} ms")
 

@@ -180,6 +180,7 @@ def load_csm_1b(
     model: str = DEFAULT_MODEL,
     revision: str | None = None,
     dtype: str = "auto",
+    quantize: str = "none",
     offline: bool = False,
     token: str | None = None,
 ) -> Generator:
@@ -190,14 +191,16 @@ def load_csm_1b(
         model: a name on the hub or a folder, in the original's or transformers' layout.
         revision: branch, tag or commit on the hub.
         dtype: auto, bfloat16, float16 or float32.
+        quantize: weights of the layers on a CPU: none, int8, int4 or auto (int8 on a CPU, none elsewhere).
         offline: never touch the network.
         token: access token of the hub.
 
     Raises:
         csm_repl.errors.ModelError: the model is not available; the message says what to do.
         csm_repl.errors.DeviceError: the device is not.
+        csm_repl.errors.UsageError: there is no such dtype or quantisation, or not on this device.
     """
-    placement = choose_placement(str(device), dtype)
+    placement = choose_placement(str(device), dtype, quantize)
     files = find_model(model, revision=revision, offline=offline, token=token)
     checkpoint = find_checkpoint(files.folder)
     tokenizer = Tokenizer(files.tokenizer, vocab_size=checkpoint.config.text_vocab_size)
@@ -205,7 +208,11 @@ def load_csm_1b(
         files.codec, files.codec_config, n_codebooks=checkpoint.config.n_codebooks, device=placement.device
     )
     loaded = load_csm(
-        checkpoint, device=placement.device, dtype=placement.dtype, cache_dir=default_cache_dir()
+        checkpoint,
+        device=placement.device,
+        dtype=placement.dtype,
+        quantize=placement.quantize,
+        cache_dir=default_cache_dir(),
     )
     return Generator(Engine(loaded), codec, tokenizer)
 

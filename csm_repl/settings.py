@@ -177,7 +177,11 @@ class Settings:
     """One value per setting; immutable, `origins` says where each came from."""
 
     model: str = _setting(
-        "sesame/csm-1b", _text, "model on the Hugging Face hub, or a folder", metavar="ID|DIR", group="model"
+        "sesame/csm-1b",
+        _text,
+        "model on the Hugging Face hub, a folder, or demo for the small built-in voice",
+        metavar="ID|DIR",
+        group="model",
     )
     revision: str | None = _setting(
         None, _optional_text, "branch, tag or commit of the hub model", metavar="REV", group="model"
@@ -193,8 +197,8 @@ class Settings:
     )
     quantize: str = _setting(
         "none",
-        _choice("none"),
-        "weight quantisation; this version has: none",
+        _choice("none", "int8", "int4", "auto"),
+        "weights of the layers on a CPU: none, int8, int4 or auto (int8 on a CPU, none elsewhere)",
         metavar="MODE",
         group="model",
     )

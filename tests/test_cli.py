@@ -137,6 +137,16 @@ def test_doctors_exit_code_says_what_a_run_would_meet(
     assert main(["doctor", "--model", str(tiny_checkpoint), "--output", "file/x"]) == 2
 
 
+@pytest.mark.parametrize(("asked", "used"), [("auto", "with int8 weights"), ("none", "cpu, bfloat16")])
+def test_doctor_names_the_quantisation_that_a_run_would_use(
+    asked: str, used: str, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["doctor", "--model", str(tiny_checkpoint), "--device", "cpu", "--quantize", asked])
+    (line,) = [text for text in capsys.readouterr().out.splitlines() if text.startswith("ok  device")]
+    assert used in line
+    assert "auto" not in line
+
+
 def test_doctor_names_versions_device_voices_and_settings_with_origin(
     tmp_path: Path,
     tiny_checkpoint: Path,

@@ -9,6 +9,7 @@ import soundfile
 import torch
 
 from csm_repl import Generator, Segment, generate_streaming_audio, load_csm_1b
+from csm_repl.errors import UsageError
 from tests.speech import voiced
 
 
@@ -139,3 +140,16 @@ def test_streaming_into_a_file_replaces_it(generator: Generator, tmp_path: Path,
 def test_device_and_sample_rate_are_there(generator: Generator) -> None:
     assert generator.sample_rate == 24_000
     assert torch.device(generator.device).type == "cpu"
+
+
+@pytest.mark.parametrize("quantize", ["int8", "int4", "auto"])
+def test_a_quantised_model_speaks(tiny_checkpoint: Path, quantize: str) -> None:
+    generator = load_csm_1b(device="cpu", model=str(tiny_checkpoint), quantize=quantize)
+    audio = generator.generate("Fewer bytes.", 0, [], max_audio_length_ms=240, seed=1)
+    assert len(audio) > 0
+    assert audio.dtype == torch.float32
+
+
+def test_an_unknown_quantisation_is_a_usage_error(tiny_checkpoint: Path) -> None:
+    with pytest.raises(UsageError, match="int3"):
+        load_csm_1b(device="cpu", model=str(tiny_checkpoint), quantize="int3")

@@ -111,6 +111,24 @@ def test_all_commands_work_in_a_pipe(run: Run) -> None:
     assert b"Never spoken" not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(("asked", "used"), [("auto", "int8"), ("int4", "int4"), ("none", "none")])
+def test_the_quantisation_in_use_is_named_everywhere(run: Run, home: Path, asked: str, used: str) -> None:
+    done = run("--json", "--quantize", asked, text="$STATUS$\nHello.\n")
+    assert done.returncode == 0, done.stderr
+    status, line = (json.loads(text) for text in done.stdout.decode().splitlines())
+    facts = {row["name"]: row["value"] for row in status["rows"]}
+    assert facts["quantisation"] == used
+    assert json.loads((home / line["file"]).with_suffix(".json").read_text())["quantize"] == used
+    loading = next(text for text in done.stderr.decode().splitlines() if text.startswith("Loading "))
+    assert (f"with {used} weights" in loading) == (used != "none")
+
+
+def test_an_unknown_quantisation_is_a_usage_error(run: Run) -> None:
+    done = run("--quantize", "int3", text="Hello.\n")
+    assert done.returncode == 2
+    assert b"none, int8, int4, auto" in done.stderr
+
+
 def test_quiet_leaves_only_results_and_errors(run: Run) -> None:
     done = run("-q", text="Hello.\n$FOO$\n")
     assert len(done.stdout.splitlines()) == 1

@@ -13,7 +13,17 @@ from torch import nn
 from csm_repl.model.config import ModelConfig, parse_config
 from tools.random_checkpoint import FULL_FLAVORS
 
-__all__ = ["FULL_SIZE", "Job", "Peer", "Take", "clock", "fill_random", "random_prompt"]
+__all__ = [
+    "FULL_SIZE",
+    "Job",
+    "Peer",
+    "Take",
+    "clock",
+    "fill_random",
+    "fill_tensor",
+    "random_noise",
+    "random_prompt",
+]
 
 FULL_SIZE: ModelConfig = parse_config(FULL_FLAVORS, source="full size")
 _N_TEXT = 40
@@ -29,6 +39,7 @@ class Job:
     n_context: int
     n_frames: int
     device: str = "cpu"
+    quantize: str = "none"
     temperature: float = 0.9
     top_k: int = 50
     seed: int = 0
@@ -55,27 +66,35 @@ def clock(device: str) -> float:
     return time.perf_counter()
 
 
-@torch.no_grad()
 def fill_random(module: nn.Module, *, seed: int = 0) -> None:
-    """Norms one, everything else normal with the fan-in's scale; buffers keep their values.
+    """Norms one, everything else normal with the fan-in's scale; buffers keep their values."""
+    parameters = list(module.parameters())
+    noise = random_noise(parameters[0].device, parameters[0].dtype, seed=seed)
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+        fill_tensor(parameter, noise)
+
+
+def random_noise(device: torch.device | str, dtype: torch.dtype, *, seed: int = 0) -> torch.Tensor:
+    """A block of normal numbers for `fill_tensor`.
 
     The cost of a product does not depend on its values as long as they are normal numbers, so a block of
     noise is repeated: drawing 1.6 billion numbers would take longer than the measurement.
     """
-    parameters = list(module.parameters())
-    first = parameters[0]
-    generator = torch.Generator(device=first.device).manual_seed(seed)
-    noise = torch.empty(_BLOCK, device=first.device, dtype=first.dtype).normal_(generator=generator)
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-        if parameter.ndim < 2:
-            parameter.fill_(1.0)
-            continue
-        flat = parameter.view(-1)
-        for start in range(0, len(flat), _BLOCK):
-            piece = flat[start : start + _BLOCK]
-            piece.copy_(noise[: len(piece)])
-        flat.mul_(1.0 / math.sqrt(parameter.shape[1]))
+    generator = torch.Generator(device=device).manual_seed(seed)
+    return torch.empty(_BLOCK, device=device, dtype=dtype).normal_(generator=generator)
+
+
+@torch.no_grad()
+def fill_tensor(tensor: torch.Tensor, noise: torch.Tensor) -> None:
+    if tensor.ndim < 2:
+        tensor.fill_(1.0)
+        return
+    flat = tensor.view(-1)
+    for start in range(0, len(flat), _BLOCK):
+        piece = flat[start : start + _BLOCK]
+        piece.copy_(noise[: len(piece)])
+    flat.mul_(1.0 / math.sqrt(tensor.shape[1]))
 
 
 def random_prompt(job: Job) -> tuple[torch.Tensor, torch.Tensor]:

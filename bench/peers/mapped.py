@@ -5,11 +5,12 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from bench.peers import ours
 from bench.peers.base import FULL_SIZE, Job, Take, clock
-from csm_repl.model.csm import CSM
+from csm_repl.model.quantize import empty_csm
+from csm_repl.model.weight_cache import write_safetensors
 
 __all__ = ["run"]
 
@@ -17,11 +18,9 @@ __all__ = ["run"]
 def run(job: Job) -> Take:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.safetensors"
-        state = ours.build(job.device, job.dtype).state_dict()
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
-        del state
+        write_safetensors(ours.build(job.device, job.dtype, job.quantize).state_dict(), path)
         started = clock(job.device)
-        model = CSM(FULL_SIZE)
+        model = empty_csm(FULL_SIZE, dtype=job.dtype, quantize=job.quantize)
         model.load_state_dict(load_file(path, device=job.device), assign=True)
         model.prepare()
         return ours.time_take(model, job, build_s=clock(job.device) - started)

@@ -233,5 +233,5 @@ def _banner(studio: Studio) -> tuple[str, list[tuple[int, str]], list[str]]:
     hints = [_HINT]
     if not speakers:
         hints.insert(0, f"No clips in {voices.root}: speakers get voices by chance.")
-    title = f"csm-repl {__version__}: {model.name} on {model.device}, {model.dtype}"
+    title = f"csm-repl {__version__}: {model.name} on {model.device}, {model.numbers}"
     return title, [(speaker, voices.name(speaker)) for speaker in speakers], hints

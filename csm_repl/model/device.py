@@ -1,4 +1,4 @@
-"""Which device and dtype a model runs on, and why. An explicit choice never falls back."""
+"""Which device, dtype and quantisation a model runs with, and why. An explicit choice never falls back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import torch
 
 from csm_repl.errors import DeviceError, UsageError
 
-__all__ = ["Placement", "choose_placement", "out_of_memory"]
+__all__ = ["QUANTIZATIONS", "Placement", "choose_placement", "numbers_text", "out_of_memory"]
+
+QUANTIZATIONS = ("int8", "int4")
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -18,28 +20,44 @@ _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torc
 class Placement:
     device: torch.device
     dtype: torch.dtype
+    quantize: str
+    """How the layers' weights are stored: none, int8 or int4; never auto."""
     reason: str
-    """One sentence for the user; empty when both were chosen explicitly."""
+    """Sentences for the user; empty when everything was chosen explicitly."""
 
     @property
     def dtype_name(self) -> str:
         return str(self.dtype).removeprefix("torch.")
 
+    @property
+    def numbers(self) -> str:
+        """What the model is made of, as users see it: `bfloat16`, or `bfloat16 with int8 weights`."""
+        return numbers_text(self.dtype_name, self.quantize)
 
-def choose_placement(device: str, dtype: str) -> Placement:
-    """Resolves `auto|cuda[:n]|mps|cpu` and `auto|bfloat16|float16|float32`.
+
+def numbers_text(dtype: str, quantize: str) -> str:
+    return dtype if quantize == "none" else f"{dtype} with {quantize} weights"
+
+
+def choose_placement(device: str, dtype: str, quantize: str = "none") -> Placement:
+    """Resolves `auto|cuda[:n]|mps|cpu`, `auto|bfloat16|float16|float32` and `none|int8|int4|auto`.
 
     Raises:
         DeviceError: the named device is unknown or not there.
-        UsageError: the named dtype is unknown.
+        UsageError: the named dtype or quantisation is unknown, or the device has no kernels for it.
     """
     if dtype != "auto" and dtype not in _DTYPES:
         raise UsageError(f"There is no dtype {dtype!r} here.", f"Use one of auto, {', '.join(_DTYPES)}.")
+    if quantize not in {"auto", "none", *QUANTIZATIONS}:
+        raise UsageError(
+            f"There is no quantisation {quantize!r} here.",
+            f"Use one of auto, none, {', '.join(QUANTIZATIONS)}.",
+        )
     chosen, why_device = _choose_device(device)
-    if dtype != "auto":
-        return Placement(chosen, _DTYPES[dtype], why_device)
-    kind, why_dtype = _choose_dtype(chosen)
-    return Placement(chosen, kind, f"{why_device} {why_dtype}".strip())
+    kind, why_dtype = (_DTYPES[dtype], "") if dtype != "auto" else _choose_dtype(chosen)
+    mode, why_mode = _choose_quantization(quantize, chosen)
+    reasons = (why_device, why_dtype, why_mode)
+    return Placement(chosen, kind, mode, " ".join(reason for reason in reasons if reason))
 
 
 def _choose_device(name: str) -> tuple[torch.device, str]:
@@ -74,6 +92,20 @@ def _choose_dtype(device: torch.device) -> tuple[torch.dtype, str]:
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.float16, "Dtype float16: this GPU has no bfloat16."
     return torch.bfloat16, "Dtype bfloat16: a frame reads every weight, and this halves the bytes."
+
+
+def _choose_quantization(name: str, device: torch.device) -> tuple[str, str]:
+    if device.type == "cpu":
+        if name == "auto":
+            return "int8", "Weights int8: a CPU waits for memory, and this halves the bytes of bfloat16."
+        return name, ""
+    if name in QUANTIZATIONS:
+        raise UsageError(
+            f"{name} weights run on a CPU only, and the device is {device}.",
+            "Use --quantize none (or auto, which quantises where it can), or --device cpu.",
+        )
+    reason = f"Weights not quantised: {device.type} has no kernels for that here." if name == "auto" else ""
+    return "none", reason
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["Linear"]
+__all__ = ["Linear", "multiplies_slowly"]
 
 UPCAST_ROWS = 3
 """From this many rows on, multiplying in float32 pays for casting the weight."""
@@ -26,7 +26,7 @@ SHORT_ROW, TALL = 1024, 8192
 
 
 @functools.cache
-def _multiplies_slowly(dtype: torch.dtype, device: str) -> bool:
+def multiplies_slowly(dtype: torch.dtype, device: str) -> bool:
     """Whether products of matrices of `dtype` are emulated: a CPU without instructions for it."""
     if device != "cpu" or dtype == torch.float32:
         return False
@@ -53,7 +53,7 @@ class Linear(nn.Module):
         """Stores a weight with many short rows column by column, which `torch.mv` reads 1.2 times as fast."""
         n_out, n_in = self.weight.shape
         has_short_rows = n_in <= SHORT_ROW and n_out >= TALL
-        if has_short_rows and _multiplies_slowly(self.weight.dtype, self.weight.device.type):
+        if has_short_rows and multiplies_slowly(self.weight.dtype, self.weight.device.type):
             self.weight = nn.Parameter(self.weight.t().contiguous().t(), requires_grad=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -64,7 +64,7 @@ class Linear(nn.Module):
         n_rows = x.numel() // x.shape[-1]
         if n_rows == 1:
             return torch.mv(weight, x.reshape(-1)).view(*x.shape[:-1], -1)
-        if n_rows >= UPCAST_ROWS and _multiplies_slowly(weight.dtype, "cpu"):
+        if n_rows >= UPCAST_ROWS and multiplies_slowly(weight.dtype, "cpu"):
             return _upcast_linear(x, weight, FEW_ROWS_BLOCK if n_rows < MANY_ROWS else MANY_ROWS_BLOCK)
         return F.linear(x, weight)
 

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 from csm_repl.model.config import RopeConfig, TransformerConfig
 from csm_repl.model.linear import Linear
+from csm_repl.model.quantized_linear import QuantizedLinear
 
-__all__ = ["KVCache", "Transformer", "apply_rope", "rope_frequencies", "rope_table"]
+__all__ = ["KVCache", "Layer", "Transformer", "apply_rope", "rope_frequencies", "rope_table"]
 
 LayerCache = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Views of one layer: new keys and values [2, B, Hkv, S, Dh], all keys and all values [B, Hkv, end, Dh]."""
@@ -162,7 +163,7 @@ class Transformer(nn.Module):
         """Makes the rotary table for `n_positions`, which is no weight and never cast; lays out weights."""
         self.table = rope_table(self.config.rope, self.config.head_dim, n_positions, device)
         for module in self.modules():
-            if isinstance(module, Linear):
+            if isinstance(module, (Linear, QuantizedLinear)):
                 module.prepare()
 
     def new_cache(self, n_positions: int, *, dtype: torch.dtype, batch_size: int = 1) -> KVCache:

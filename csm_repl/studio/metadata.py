@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from csm_repl.events import TurnDone
+from csm_repl.model.device import numbers_text
 from csm_repl.settings import Settings
 from csm_repl.studio.take import TakeTimings
 
@@ -24,8 +25,14 @@ class ModelInfo:
     device: str
     dtype: str
     quantize: str
+    """What is in use: none, int8 or int4, and never auto."""
     n_parameters: int
     """Of backbone, depth decoder, embeddings and heads; the codec is not in it."""
+
+    @property
+    def numbers(self) -> str:
+        """As users see it: `bfloat16`, or `bfloat16 with int8 weights`."""
+        return numbers_text(self.dtype, self.quantize)
 
 
 @functools.cache

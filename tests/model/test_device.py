@@ -121,3 +121,44 @@ def test_other_allocators_errors_are_out_of_memory(error: BaseException) -> None
 )
 def test_other_errors_are_not_out_of_memory(error: BaseException) -> None:
     assert not out_of_memory(error)
+
+
+# Quantisation
+
+
+def test_auto_quantises_on_a_cpu_and_says_so() -> None:
+    placement = choose_placement("cpu", "bfloat16", "auto")
+    assert placement.quantize == "int8"
+    assert "int8" in placement.reason
+    assert placement.numbers == "bfloat16 with int8 weights"
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize("device", ["auto", "cuda", "cuda:1"])
+def test_auto_does_not_quantise_on_a_gpu(device: str) -> None:
+    placement = choose_placement(device, "bfloat16", "auto")
+    assert placement.quantize == "none"
+    assert "not quantised" in placement.reason
+    assert placement.numbers == "bfloat16"
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize("quantize", ["int8", "int4"])
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_an_explicit_quantisation_never_falls_back(device: str, quantize: str) -> None:
+    with pytest.raises(UsageError, match=f"{quantize} weights run on a CPU only") as caught:
+        choose_placement(device, "auto", quantize)
+    assert caught.value.exit_code == ExitCode.USAGE
+    assert "--quantize none" in caught.value.remedy
+    assert "--device cpu" in caught.value.remedy
+
+
+@pytest.mark.parametrize("quantize", ["none", "int8", "int4"])
+def test_an_explicit_quantisation_needs_no_reason(quantize: str) -> None:
+    placement = choose_placement("cpu", "float32", quantize)
+    assert (placement.quantize, placement.reason) == (quantize, "")
+
+
+def test_an_unknown_quantisation_is_an_error_that_names_it() -> None:
+    with pytest.raises(UsageError, match="'int2'"):
+        choose_placement("cpu", "auto", "int2")

@@ -89,6 +89,35 @@ def test_the_second_load_maps_the_cached_file(folder: Path, cache: Path) -> None
     assert mapped_from(model, path) == {name for name, _ in model.named_parameters()}
 
 
+def test_mapped_parameters_start_at_cache_lines(folder: Path, cache: Path) -> None:
+    load(folder, cache)
+    sizes = {True: 0, False: 0}
+    for _, tensor in load(folder, cache).named_parameters():
+        is_whole = tensor.nbytes % 64 == 0
+        assert tensor.data_ptr() % 64 == 0 or not is_whole
+        sizes[is_whole] += 1
+    assert sizes[True] > 10
+
+
+@pytest.mark.parametrize("n_odd", range(4))
+def test_a_written_file_is_safetensors_whatever_the_sizes(tmp_path: Path, n_odd: int) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    dtypes = (torch.float32, torch.float16, torch.bfloat16, torch.int8, torch.uint8)
+    state = {f"odd{i}": torch.arange(i + 1, dtype=dtypes[i]) for i in range(n_odd)}
+    state |= {f"even{i}": torch.full((4, 64), i, dtype=dtype) for i, dtype in enumerate(dtypes)}
+    state["turned"] = torch.arange(128.0).view(2, 64).t()
+    weight_cache.write_safetensors(state, tmp_path / "w.safetensors")
+    found = load_file(tmp_path / "w.safetensors")
+    assert found.keys() == state.keys()
+    for name, tensor in state.items():
+        assert found[name].dtype == tensor.dtype
+        assert torch.equal(found[name], tensor)
+    with safe_open(tmp_path / "w.safetensors", framework="pt") as handle:
+        assert set(handle.keys()) == state.keys()
+
+
 def test_without_a_cache_folder_nothing_is_written(folder: Path, cache: Path) -> None:
     load(folder, None)
     assert not cache.exists()
@@ -182,7 +211,7 @@ def test_a_disk_that_fills_while_writing_is_harmless(
         Path(path).write_bytes(b"half a file")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("safetensors.torch.save_file", fail)
+    monkeypatch.setattr(weight_cache, "write_safetensors", fail)
     assert_equal(load(folder, cache), load(folder, None))
     assert files(cache) == []
 
