@@ -78,6 +78,11 @@ def find_model(
         find_checkpoint(folder)
         tokenizer, codec = _companions(folder, hub)
         return ModelFiles(folder, tokenizer, codec, _optional(folder / "codec.json"), folder.name, None)
+    if model == BUILTIN_MODEL:
+        raise CheckpointError(
+            f"This installation has no built-in voice: {folder} is missing.",
+            "Install csm-repl again, or name another --model.",
+        )
     if model.count("/") != 1 or not _valid_name(model) or folder.exists():
         raise CheckpointError(
             f"{model} is neither a folder nor the name of a model on the hub.",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from csm_repl.codec import load_codec
 from csm_repl.engine import Engine
 from csm_repl.errors import HubError, OutOfMemoryError
-from csm_repl.model.builtin import BUILTIN_MODEL
+from csm_repl.model.builtin import BUILTIN_MODEL, builtin_folder
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.device import choose_placement, out_of_memory
 from csm_repl.model.hub import ModelFiles, find_model
@@ -115,7 +115,7 @@ def find_wanted_model(
             say=say,
         )
     except HubError as error:
-        if settings.origin("model") != "default":
+        if settings.origin("model") != "default" or not builtin_folder().is_dir():
             raise
         return find_model(BUILTIN_MODEL), error
     return files, None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from csm_repl.errors import HubError
+from csm_repl.errors import CheckpointError, HubError
 from csm_repl.settings import Settings, load_settings
 from csm_repl.studio.load import find_wanted_model, open_studio
 
@@ -43,7 +43,8 @@ def test_quiet_turns_the_bars_of_downloads_off(tmp_path: Path) -> None:
 
 @pytest.fixture
 def builtin(monkeypatch: pytest.MonkeyPatch, micro_checkpoint: Path) -> Path:
-    monkeypatch.setattr("csm_repl.model.hub.builtin_folder", lambda: micro_checkpoint)
+    for module in ("csm_repl.model.hub", "csm_repl.studio.load"):
+        monkeypatch.setattr(f"{module}.builtin_folder", lambda: micro_checkpoint)
     return micro_checkpoint
 
 
@@ -86,3 +87,14 @@ def test_cached_csm_1b_is_preferred_to_the_built_in_voice(
     found = object()
     monkeypatch.setattr("csm_repl.studio.load.find_model", lambda *_, **__: found)
     assert find_wanted_model(_settings()) == (found, None)
+
+
+def test_an_installation_without_the_built_in_voice_says_how_to_get_csm_1b(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for module in ("csm_repl.model.hub", "csm_repl.studio.load"):
+        monkeypatch.setattr(f"{module}.builtin_folder", lambda: tmp_path / "demo")
+    with pytest.raises(HubError, match="hf download"):
+        find_wanted_model(_settings())
+    with pytest.raises(CheckpointError, match="no built-in voice"):
+        find_wanted_model(_settings(model="demo"))

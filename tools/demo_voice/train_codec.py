@@ -1,11 +1,13 @@
 """Trains the small codec on the corpus.
 
-    python -m tools.demo_voice.train_codec CORPUS OUT [--minutes 60] [--batch 12] [--seed 0]
+    python -m tools.demo_voice.train_codec CORPUS OUT [--minutes 50] [--batch 12] [--seed 0]
+    python -m tools.demo_voice.train_codec CORPUS OUT --refine CODEC --codebooks 8 --minutes 30
 
 Reconstruction losses only: log-mel distances at three resolutions, and a compressed complex STFT distance
 that teaches the phase. The first codebook is also asked for the phones that flite spoke (eight a frame), so
 that it carries what is said, as Mimi's is distilled from a speech model. Goes on from OUT/state.pt if it is
-there; ends with OUT/codec.safetensors and OUT/codec.json.
+there; ends with OUT/codec.safetensors and OUT/codec.json. `--refine` keeps another codec's codes as they are,
+and trains its decoder alone on the first codebooks that the language model is to speak.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from torch.nn import functional as F
 from csm_repl.codec.istft_network import CodecNetwork, CodecSizes, log_mel, mel_filters
 
 CROP_FRAMES = 16
-PEAK_LR, FINAL_LR = 8e-4, 2e-5
+PEAK_LR, REFINING_LR, FINAL_LR = 8e-4, 3e-4, 2e-5
 PHONE_WEIGHT, COMMIT_WEIGHT, COMPLEX_WEIGHT = 0.3, 0.5, 2.0
 EMA_DECAY = 0.998
 
@@ -90,6 +92,13 @@ class Training(nn.Module):
         self.phone_head = nn.Linear(sizes.width, sizes.columns * n_phones)
         self.losses = SpectralLosses(sizes)
 
+    def refine(self, sounds: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Losses of the decoder on codes that stay as they are."""
+        with torch.no_grad():
+            x = self.network.encoder(log_mel(sounds, self.network.sizes))
+            x = self.quantizer.decode(self.quantizer.encode(x))
+        return self.losses(self.network.decoder(x), sounds)
+
     def forward(self, sounds: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         sizes = self.network.sizes
         x = self.network.encoder(log_mel(sounds, sizes))
@@ -145,13 +154,33 @@ class SpectralLosses(nn.Module):
         return {"mel": mel, "complex": COMPLEX_WEIGHT * torch.view_as_real(a - b).abs().mean()}
 
 
-def train(corpus: Corpus, sizes: CodecSizes, out: Path, minutes: float, n_batch: int, seed: int) -> Training:
+def begin_refining(training: Training, source: Path, n_codebooks: int) -> None:
+    """Takes a trained codec's averaged weights; only the decoder will be trained."""
+    state = torch.load(source / "state.pt", weights_only=True)
+    training.load_state_dict(state["training"])
+    with torch.no_grad():
+        for parameter, average in zip(training.parameters(), state["averages"], strict=True):
+            parameter.copy_(average)
+    training.requires_grad_(False)
+    training.network.decoder.requires_grad_(True)
+    training.quantizer.set_num_codebooks(n_codebooks)
+    training.eval()
+
+
+def train(
+    corpus: Corpus, sizes: CodecSizes, out: Path, *, minutes: float, n_batch: int, seed: int,
+    refined: tuple[Path, int] | None,
+) -> Training:  # fmt: skip
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     training = Training(sizes, len(corpus.phones))
+    peak_lr = PEAK_LR
+    if refined is not None:
+        begin_refining(training, *refined)
+        peak_lr = REFINING_LR
     parameters = [p for p in training.parameters() if p.requires_grad]
     averages = [p.detach().clone() for p in parameters]
-    optimizer = torch.optim.AdamW(parameters, lr=PEAK_LR, betas=(0.8, 0.98), weight_decay=1e-3)
+    optimizer = torch.optim.AdamW(parameters, lr=peak_lr, betas=(0.8, 0.98), weight_decay=1e-3)
     step, used_s = 0, 0.0
     state_path = out / "state.pt"
     if state_path.exists():
@@ -165,10 +194,11 @@ def train(corpus: Corpus, sizes: CodecSizes, out: Path, minutes: float, n_batch:
     before, saved_at = time.monotonic(), time.monotonic()
     while used_s < 60 * minutes:
         share = used_s / (60 * minutes)
-        lr = FINAL_LR + (PEAK_LR - FINAL_LR) * 0.5 * (1 + math.cos(math.pi * share)) * min(1.0, step / 200)
+        lr = FINAL_LR + (peak_lr - FINAL_LR) * 0.5 * (1 + math.cos(math.pi * share)) * min(1.0, step / 200)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        losses = training(*corpus.batch(n_batch, rng))
+        sounds, labels = corpus.batch(n_batch, rng)
+        losses = training(sounds, labels) if refined is None else training.refine(sounds)
         total = torch.stack([value for name, value in losses.items() if "accuracy" not in name]).sum()
         optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -211,16 +241,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("corpus", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--minutes", type=float, default=50.0)
     parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--limit", type=int, default=8000, help="utterances to learn from")
+    parser.add_argument("--refine", type=Path, metavar="CODEC", help="codec whose decoder is trained on")
+    parser.add_argument("--codebooks", type=int, default=12, help="with --refine: how many are decoded")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     sizes = CodecSizes()
     corpus = Corpus(arguments.corpus, sizes, arguments.limit)
     print(f"{len(corpus.sounds)} utterances, {len(corpus.phones)} phones", flush=True)
-    training = train(corpus, sizes, arguments.out, arguments.minutes, arguments.batch, arguments.seed)
+    training = train(
+        corpus, sizes, arguments.out, minutes=arguments.minutes, n_batch=arguments.batch, seed=arguments.seed,
+        refined=(arguments.refine, arguments.codebooks) if arguments.refine else None,
+    )  # fmt: skip
     export(training, sizes, arguments.out)
 
 
