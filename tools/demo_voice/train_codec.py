@@ -157,10 +157,13 @@ class SpectralLosses(nn.Module):
 def begin_refining(training: Training, source: Path, n_codebooks: int) -> None:
     """Takes a trained codec's averaged weights; only the decoder will be trained."""
     state = torch.load(source / "state.pt", weights_only=True)
-    training.load_state_dict(state["training"])
+    # The phone head has done its work, and its size depends on the corpus.
+    weights = {k: v for k, v in state["training"].items() if not k.startswith("phone_head.")}
+    training.load_state_dict(weights, strict=False)
     with torch.no_grad():
-        for parameter, average in zip(training.parameters(), state["averages"], strict=True):
-            parameter.copy_(average)
+        for (name, parameter), average in zip(training.named_parameters(), state["averages"], strict=True):
+            if name in weights:
+                parameter.copy_(average)
     training.requires_grad_(False)
     training.network.decoder.requires_grad_(True)
     training.quantizer.set_num_codebooks(n_codebooks)
