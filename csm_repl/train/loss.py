@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from csm_repl.train.batches import Batch
 from csm_repl.train.network import TrainableCSM
 
-__all__ = ["Losses", "choose_frames", "frame_losses"]
+__all__ = ["Losses", "choose_frames", "frame_losses", "hide_frames"]
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,27 @@ def choose_frames(n_frames: int, fraction: float, generator: torch.Generator) ->
     return torch.randperm(n_frames, generator=generator)[:n_chosen].sort().values
 
 
+def hide_frames(rows: torch.Tensor, fraction: float, generator: torch.Generator) -> torch.Tensor:
+    """Rows int64 [B, S, K + 1] as the model hears them when it misses a random `fraction` of the frames.
+
+    A missed frame counts in no column. Whoever hears every frame of the past can go on with the sound
+    alone; whoever misses some must read the text (as dropout does in the pre-net of Tacotron,
+    arXiv:1703.10135). Text and closing frames are never hidden.
+    """
+    if fraction == 0.0:
+        return rows
+    hidden = torch.rand(rows.shape[:2], generator=generator).to(rows.device) < fraction
+    hidden &= (rows[..., :-1] > 0).any(-1)
+    return rows.masked_fill(hidden.unsqueeze(-1), -1)
+
+
 def frame_losses(
-    network: TrainableCSM, batch: Batch, chosen: torch.Tensor, *, depth_chunk: int | None = None
+    network: TrainableCSM,
+    batch: Batch,
+    chosen: torch.Tensor,
+    *,
+    heard: torch.Tensor | None = None,
+    depth_chunk: int | None = None,
 ) -> Losses:
     """Both losses of a batch.
 
@@ -50,10 +69,12 @@ def frame_losses(
         network: the model.
         batch: rows and targets, on the model's device.
         chosen: indices into the batch's target frames, in reading order, for the depth decoder.
+        heard: what the backbone is given in place of the batch's rows (`hide_frames`).
         depth_chunk: frames the depth decoder is given at once, to bound memory where no gradient is kept.
     """
     learnt = batch.targets[:, 1:]
-    hidden = network.hidden_states(batch.rows[:, :-1])[learnt]
+    rows = batch.rows if heard is None else heard
+    hidden = network.hidden_states(rows[:, :-1])[learnt]
     codes = batch.rows[:, 1:, :-1][learnt]
     logits = network.codebook0_head(hidden).float()
     backbone = F.cross_entropy(logits, codes[:, 0])

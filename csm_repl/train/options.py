@@ -111,6 +111,16 @@ class TrainOptions:
     depth_weight: float = _option(
         1.0, "weight of the other codebooks' loss", group="loss", low=0.0, metavar="X"
     )
+    frame_dropout: float = _option(
+        # Fine-tuning starts from a model that reads; only learning to read needs the push.
+        0.0,
+        "share of the past frames that the model does not hear, so that it reads its text; 0.2 helps from "
+        "scratch",
+        group="loss",
+        low=0.0,
+        high=0.9,
+        metavar="X",
+    )
     loss_speakers: tuple[int, ...] | None = _option(
         None, "learn these speakers' turns only; the others give context", group="loss", low=0, metavar="N,N"
     )

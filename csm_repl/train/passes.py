@@ -15,7 +15,7 @@ import torch
 from csm_repl.errors import OutOfMemoryError
 from csm_repl.model.device import out_of_memory
 from csm_repl.train.batches import Batch, BatchPlan, Sequences
-from csm_repl.train.loss import choose_frames, frame_losses
+from csm_repl.train.loss import choose_frames, frame_losses, hide_frames
 from csm_repl.train.network import TrainableCSM
 from csm_repl.train.options import TrainOptions
 
@@ -50,7 +50,7 @@ class Passes:
 
         Args:
             batches: of one step.
-            step: the depth decoder's frames and dropout's noise are drawn from its number.
+            step: the depth decoder's frames and the noise of both dropouts are drawn from its number.
 
         Raises:
             OutOfMemoryError: the device's memory is too small; no gradient is left.
@@ -62,8 +62,10 @@ class Passes:
             chosen = [choose_frames(batch.n_targets, options.depth_fraction, generator) for batch in batches]
             n_chosen = sum(map(len, chosen))
             for batch, part in zip(batches, chosen, strict=True):
+                batch = batch.to(network.device)
+                heard = hide_frames(batch.rows, options.frame_dropout, generator)
                 with self._autocast():
-                    losses = frame_losses(network, batch.to(network.device), part)
+                    losses = frame_losses(network, batch, part, heard=heard)
                 backbone = losses.backbone * (losses.n_frames / total.n_frames)
                 depth = losses.depth * (losses.n_chosen / n_chosen)
                 (options.backbone_weight * backbone + options.depth_weight * depth).backward()

@@ -14,7 +14,7 @@ from csm_repl.model.published import to_transformers
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.train.batches import Batch, lay_out
 from csm_repl.train.items import Item
-from csm_repl.train.loss import Losses, choose_frames, frame_losses
+from csm_repl.train.loss import Losses, choose_frames, frame_losses, hide_frames
 from csm_repl.train.network import TrainableCSM
 from tests.model.layout_writer import transformers_config
 from tests.train.clips import FLAVORS, clip, speech
@@ -173,3 +173,29 @@ def test_it_equals_transformers_loss_on_some_frames(network: TrainableCSM, batch
     theirs = model(inputs_embeds=network.embed(batch.rows), labels=labels)
     ours = losses_of(network, batch, chosen)
     assert float(ours.depth) == pytest.approx(float(theirs.depth_decoder_loss), rel=1e-5)
+
+
+def test_hidden_frames_are_frames_in_the_asked_for_share_and_nothing_else(batch: Batch) -> None:
+    rows = batch.rows.repeat(200, 1, 1)
+    heard = hide_frames(rows, 0.3, torch.Generator().manual_seed(0))
+    changed = (heard != rows).any(-1)
+    is_frame = (rows[..., :-1] > 0).any(-1)
+    assert not changed[~is_frame].any()
+    assert (heard[changed] == -1).all()
+    assert float(changed[is_frame].float().mean()) == pytest.approx(0.3, abs=0.03)
+    assert hide_frames(rows, 0.0, torch.Generator()) is rows
+
+
+@torch.no_grad()
+def test_what_is_hidden_changes_the_hidden_states_but_not_what_is_asked(
+    network: TrainableCSM, batch: Batch
+) -> None:
+    sharpen(network)
+    everything = torch.arange(batch.n_targets)
+    plain = frame_losses(network, batch, everything)
+    heard = hide_frames(batch.rows, 0.9, torch.Generator().manual_seed(0))
+    missing = frame_losses(network, batch, everything, heard=heard)
+    assert missing.n_frames == plain.n_frames
+    assert float(missing.backbone) != pytest.approx(float(plain.backbone), abs=1e-4)
+    same = frame_losses(network, batch, everything, heard=batch.rows.clone())
+    assert float(same.backbone) == float(plain.backbone)
