@@ -71,8 +71,8 @@ class Generator:
         speaker: int,
         context: Sequence[Segment],
         max_audio_length_ms: float = 90_000,
-        temperature: float = 0.9,
-        topk: int = 50,
+        temperature: float | None = None,
+        topk: int | None = None,
         stream: bool = False,
         *,
         seed: int | None = None,
@@ -84,8 +84,8 @@ class Generator:
             speaker: who says them.
             context: what was said before, in order; also how a voice is given.
             max_audio_length_ms: the take is cut there.
-            temperature: of sampling; 0 is greedy.
-            topk: how many codes may be drawn.
+            temperature: of sampling; 0 is greedy. None: what the model recommends, else 0.9.
+            topk: how many codes may be drawn. None: what the model recommends, else 50.
             stream: accepted for code that passes it; the result is the same.
             seed: the same seed gives the same samples; None draws one from torch's global generator, so
                 `torch.manual_seed` works as well.
@@ -108,8 +108,8 @@ class Generator:
         speaker: int,
         context: Sequence[Segment],
         max_audio_length_ms: float = 90_000,
-        temperature: float = 0.9,
-        topk: int = 50,
+        temperature: float | None = None,
+        topk: int | None = None,
         on_chunk_generated: Callable[[torch.Tensor], Any] | None = None,
         *,
         seed: int | None = None,
@@ -137,8 +137,8 @@ class Generator:
         speaker: int,
         context: Sequence[Segment],
         max_audio_length_ms: float,
-        temperature: float,
-        topk: int,
+        temperature: float | None,
+        topk: int | None,
         seed: int | None,
     ) -> Iterator[torch.Tensor]:
         if seed is None:
@@ -156,7 +156,16 @@ class Generator:
             )
         max_frames = max(1, int(max_audio_length_ms / 1000 * self._codec.frame_rate))
         return self._engine.generate(
-            rows, options=SamplingOptions(temperature, topk), seed=seed, max_frames=max_frames
+            rows, options=self._options(temperature, topk), seed=seed, max_frames=max_frames
+        )
+
+    def _options(self, temperature: float | None, top_k: int | None) -> SamplingOptions:
+        config, usual = self._engine.model.config, SamplingOptions()
+        chosen_temperature = (temperature, config.temperature, usual.temperature)
+        chosen_top_k = (top_k, config.top_k, usual.top_k)
+        return SamplingOptions(
+            next(value for value in chosen_temperature if value is not None),
+            next(value for value in chosen_top_k if value is not None),
         )
 
     def _encode(self, audio: torch.Tensor) -> torch.Tensor:
@@ -224,8 +233,8 @@ def generate_streaming_audio(
     context: Sequence[Segment],
     output_file: str | Path,
     max_audio_length_ms: float = 90_000,
-    temperature: float = 0.9,
-    topk: int = 50,
+    temperature: float | None = None,
+    topk: int | None = None,
     play_audio: bool = False,
     *,
     seed: int | None = None,

@@ -57,6 +57,10 @@ class ModelConfig:
     n_codebooks: int
     tied_audio_embeddings: bool = True
     """Whether the depth decoder reads the backbone's table of audio embeddings."""
+    temperature: float | None = None
+    """Of sampling, where the model's author recommends one (`"sampling": {"temperature": ..., "top_k": ...}`,
+    a key of ours in the original layout)."""
+    top_k: int | None = None
 
     @property
     def max_positions(self) -> int:
@@ -118,12 +122,15 @@ def _count(config: Mapping[str, Any], key: str, default: int | None = None) -> i
 
 
 def _parse_original(config: Mapping[str, Any]) -> ModelConfig:
+    sampling = config.get("sampling", {})
     return ModelConfig(
         backbone=_from_flavor(config["backbone_flavor"]),
         decoder=_from_flavor(config["decoder_flavor"]),
         text_vocab_size=_count(config, "text_vocab_size"),
         audio_vocab_size=_count(config, "audio_vocab_size"),
         n_codebooks=_count(config, "audio_num_codebooks"),
+        temperature=float(sampling["temperature"]) if "temperature" in sampling else None,
+        top_k=_count(sampling, "top_k") if "top_k" in sampling else None,
     )
 
 

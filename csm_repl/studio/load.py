@@ -10,6 +10,7 @@ from csm_repl.engine import Engine
 from csm_repl.errors import HubError, OutOfMemoryError
 from csm_repl.model.builtin import BUILTIN_MODEL, builtin_folder
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
+from csm_repl.model.config import ModelConfig
 from csm_repl.model.device import choose_placement, out_of_memory
 from csm_repl.model.hub import ModelFiles, find_model
 from csm_repl.model.tokenizer import Tokenizer
@@ -19,7 +20,7 @@ from csm_repl.studio.metadata import ModelInfo
 from csm_repl.studio.studio import Studio
 from csm_repl.voices import PrepareOptions, VoiceFolder, WhisperTranscriber, default_cache_dir
 
-__all__ = ["find_wanted_model", "open_studio", "open_voices"]
+__all__ = ["find_wanted_model", "open_studio", "open_voices", "with_recommended_sampling"]
 
 Say = Callable[[str], None]
 
@@ -52,6 +53,7 @@ def open_studio(settings: Settings, *, say: Say = lambda _: None) -> Studio:
             f"--model {BUILTIN_MODEL} chooses the built-in voice without this notice."
         )
     checkpoint = find_checkpoint(files.folder)
+    settings = with_recommended_sampling(settings, checkpoint.config)
     # A wrong tokenizer or codec is found in a moment; loading the weights takes many.
     tokenizer = Tokenizer(files.tokenizer, vocab_size=checkpoint.config.text_vocab_size)
     started = time.perf_counter()
@@ -119,6 +121,14 @@ def find_wanted_model(
             raise
         return find_model(BUILTIN_MODEL), error
     return files, None
+
+
+def with_recommended_sampling(settings: Settings, config: ModelConfig) -> Settings:
+    """The model's own temperature and top-k, where the user chose none."""
+    for name, value in (("temperature", config.temperature), ("top_k", config.top_k)):
+        if value is not None and settings.origin(name) == "default":
+            settings = settings.with_value(name, value, "the model")
+    return settings
 
 
 def open_voices(settings: Settings) -> VoiceFolder:

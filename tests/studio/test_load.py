@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from csm_repl.errors import CheckpointError, HubError
+from csm_repl.model.config import parse_config
+from csm_repl.model.csm import CSM
 from csm_repl.settings import Settings, load_settings
-from csm_repl.studio.load import find_wanted_model, open_studio
+from csm_repl.studio.load import find_wanted_model, open_studio, with_recommended_sampling
 
 # huggingface_hub's switch is global and its variable beats it, so this runs in a process of its own.
 _CODE = """
@@ -98,3 +102,20 @@ def test_an_installation_without_the_built_in_voice_says_how_to_get_csm_1b(
         find_wanted_model(_settings())
     with pytest.raises(CheckpointError, match="no built-in voice"):
         find_wanted_model(_settings(model="demo"))
+
+
+def test_the_models_own_sampling_holds_where_the_user_chose_none(micro_model: CSM) -> None:
+    config = replace(micro_model.config, temperature=0.5, top_k=7)
+    settings = with_recommended_sampling(_settings(top_k="9"), config)
+    assert (settings.temperature, settings.origin("temperature")) == (0.5, "the model")
+    assert (settings.top_k, settings.origin("top_k")) == (9, "--top-k")
+    assert with_recommended_sampling(_settings(), micro_model.config) == _settings()
+
+
+def test_a_config_may_recommend_a_temperature_and_top_k(micro_checkpoint: Path) -> None:
+    config = json.loads((micro_checkpoint / "config.json").read_text())
+    parsed = parse_config({**config, "sampling": {"temperature": 0.5, "top_k": 7}}, source="config.json")
+    assert (parsed.temperature, parsed.top_k) == (0.5, 7)
+    assert parse_config(config, source="config.json").temperature is None
+    with pytest.raises(CheckpointError):
+        parse_config({**config, "sampling": {"temperature": "warm"}}, source="config.json")
