@@ -2,10 +2,10 @@
 
     python -m tools.demo_voice.conversations CORPUS [--seed 0]
 
-Writes two manifests for `csm-repl train` beside the utterances: `short.jsonl`, single utterances of up to 32
-characters, on which reading is learnt first; and `conversations.jsonl`, where each utterance occurs once,
-alone, after others of its voice, or in a dialogue of two voices. Speaker numbers are drawn anew for every
-conversation, so a number means nothing but "who spoke under it before".
+Writes two manifests for `csm-repl train` beside the utterances: `singles.jsonl`, each utterance alone, on
+which reading is learnt first; and `conversations.jsonl`, where each utterance occurs once, alone, after
+others of its voice, or in a dialogue of two voices. Speaker numbers are drawn anew for every conversation,
+so a number means nothing but "who spoke under it before".
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any
 N_SPEAKERS = 10
 MAX_SECONDS = 16.0
 """Of one conversation."""
-SHORT_CHARACTERS = 32
 Utterance = dict[str, Any]
 
 
@@ -27,9 +26,8 @@ def turn(utterance: Utterance, speaker: int) -> dict[str, Any]:
     return {"audio": utterance["audio"], "text": utterance["text"], "speaker": speaker}
 
 
-def short_items(utterances: list[Utterance], rng: random.Random) -> list[dict[str, Any]]:
-    chosen = [u for u in utterances if len(u["text"]) <= SHORT_CHARACTERS]
-    return [{"turns": [turn(u, rng.randrange(N_SPEAKERS))]} for u in chosen]
+def single_items(utterances: list[Utterance], rng: random.Random) -> list[dict[str, Any]]:
+    return [{"turns": [turn(utterance, rng.randrange(N_SPEAKERS))]} for utterance in utterances]
 
 
 def conversation_items(utterances: list[Utterance], rng: random.Random) -> list[dict[str, Any]]:
@@ -65,7 +63,7 @@ def main() -> None:
     arguments = parser.parse_args()
     lines = (arguments.corpus / "utterances.jsonl").read_text().splitlines()
     utterances = [json.loads(line) for line in lines]
-    for name, make in (("short", short_items), ("conversations", conversation_items)):
+    for name, make in (("singles", single_items), ("conversations", conversation_items)):
         items = make(utterances, random.Random(arguments.seed))
         path = arguments.corpus / f"{name}.jsonl"
         path.write_text("".join(json.dumps(item) + "\n" for item in items))

@@ -1,6 +1,6 @@
 """Makes the folder that `csm-repl train --from-scratch` starts from: sizes, tokenizer, codec.
 
-python -m tools.demo_voice.prepare_model CODEC_FOLDER OUT [--codebooks 12]
+python -m tools.demo_voice.prepare_model CODEC_FOLDER OUT [--codebooks 8]
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("codec", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--codebooks", type=int, default=12)
+    parser.add_argument("--codebooks", type=int, default=8)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name in ("codec.json", "codec.safetensors"):
