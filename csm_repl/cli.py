@@ -97,6 +97,12 @@ def _speak(settings: Settings, script: str | None) -> ExitCode:
     if script is None and _is_terminal():
         if settings.out_file == "-":
             raise UsageError("-o - writes sound to a terminal.", "Pipe it on, or name a file.")
+        if settings.batch > 1:
+            raise UsageError(
+                f"The console speaks one line at a time, not {settings.batch} "
+                f"(from {settings.origin('batch')}).",
+                "Name a script, or pipe lines in.",
+            )
         from csm_repl.console import run_console
 
         return run_console(settings)

@@ -12,13 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 from csm_repl.errors import LineError, UsageError
 from csm_repl.events import Event, Notice, PlayFile, Quit, Table
-from csm_repl.script import Command, closest, parse
+from csm_repl.script import Command, Line, closest, parse
 from csm_repl.settings import SettingSpec, parse_value, spec, specs
 
 if TYPE_CHECKING:
     from csm_repl.studio import Studio
 
-__all__ = ["COMMANDS", "CommandSpec", "command_names", "run_command", "run_line", "setting_text"]
+__all__ = [
+    "COMMANDS",
+    "CommandSpec",
+    "command_names",
+    "parse_input",
+    "run_command",
+    "run_line",
+    "setting_text",
+]
 
 Run = Callable[["Studio", str], Iterator[Event]]
 
@@ -52,17 +60,28 @@ def run_line(studio: Studio, text: str) -> Iterator[Event]:
     Raises:
         CsmReplError: as `Studio.speak` and `run_command`.
     """
-    parsed = parse(text, COMMANDS)
+    parsed = parse_input(text)
     if isinstance(parsed, Command):
         yield from run_command(studio, parsed)
-        return
-    for turn in parsed.turns:
-        if isinstance(parse(turn.text, COMMANDS), Command):
-            raise LineError(
-                f"Turn {turn.position + 1} is a command ({turn.text[:40]}); nothing was spoken.",
-                "A command stands on a line of its own.",
-            )
-    yield from studio.speak(parsed)
+    else:
+        yield from studio.speak(parsed)
+
+
+def parse_input(text: str) -> Command | Line:
+    """A line of input as a command or as turns.
+
+    Raises:
+        LineError: a command among turns.
+    """
+    parsed = parse(text, COMMANDS)
+    if isinstance(parsed, Line):
+        for turn in parsed.turns:
+            if isinstance(parse(turn.text, COMMANDS), Command):
+                raise LineError(
+                    f"Turn {turn.position + 1} is a command ({turn.text[:40]}); nothing was spoken.",
+                    "A command stands on a line of its own.",
+                )
+    return parsed
 
 
 def run_command(studio: Studio, command: Command) -> Iterator[Event]:

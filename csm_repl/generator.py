@@ -23,7 +23,7 @@ import torch
 
 from csm_repl.audio import open_sink
 from csm_repl.codec import Codec, chunk_sizes, load_codec
-from csm_repl.engine import Engine, SamplingOptions, prompt_rows, spoken_text
+from csm_repl.engine import Engine, SamplingOptions, open_engine, prompt_rows, spoken_text
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.device import choose_placement
 from csm_repl.model.hub import DEFAULT_MODEL, find_model
@@ -223,7 +223,7 @@ def load_csm_1b(
         quantize=placement.quantize,
         cache_dir=default_cache_dir(),
     )
-    return Generator(Engine(loaded), codec, tokenizer)
+    return Generator(open_engine(loaded), codec, tokenizer)
 
 
 def generate_streaming_audio(

@@ -202,6 +202,12 @@ class Settings:
         metavar="MODE",
         group="model",
     )
+    compile: bool = _setting(
+        False,
+        _boolean,
+        "compile the frame step with torch.compile, on a CUDA device only; the first start takes longer",
+        group="model",
+    )
     weight_cache: bool = _setting(
         True, _boolean, "keep converted weights on disk so that the next start is faster", group="model"
     )
@@ -258,6 +264,19 @@ class Settings:
         "longest take in seconds; auto judges from the text, off leaves it to the context",
         live=True,
         metavar="S",
+        group="speech",
+    )
+    independent: bool = _setting(
+        False,
+        _boolean,
+        "every line is a conversation of its own: it hears the voices and no earlier line",
+        group="speech",
+    )
+    batch: int = _setting(
+        1,
+        _integer(1, 1024),
+        "in pipes and scripts: speak N lines side by side; needs --independent",
+        metavar="N",
         group="speech",
     )
     trim_tail: bool = _setting(
@@ -409,6 +428,12 @@ def load_settings(
     settings = Settings(**values, origins=origins)
     if settings.raw and settings.out_file is None:
         raise UsageError("--raw is for -o, and there is no -o.", "Add -o FILE, or -o - for stdout.")
+    if settings.batch > 1 and not settings.independent:
+        raise UsageError(
+            f"Lines cannot be spoken side by side (batch {settings.batch}, from {settings.origin('batch')}) "
+            "while each hears the ones before it.",
+            "Add --independent, or use --batch 1.",
+        )
     if settings.quiet and settings.verbose:
         raise UsageError("-q and -v exclude each other.", "Give one of them.")
     return settings

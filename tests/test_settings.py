@@ -124,3 +124,11 @@ def test_the_example_file_is_loadable_and_sets_nothing(tmp_path: Path) -> None:
     settings = load_settings({}, environ={}, dotenv=ROOT / ".env.example")
     assert settings == Settings()
     assert not settings.origins
+
+
+def test_lines_that_hear_each_other_are_not_spoken_side_by_side(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--independent") as caught:
+        _load(tmp_path, {"CSM_REPL_BATCH": "4"})
+    assert "$CSM_REPL_BATCH" in str(caught.value)
+    assert _load(tmp_path, batch="4", independent=True).batch == 4
+    assert not _load(tmp_path, batch="1").independent

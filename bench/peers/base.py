@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from csm_repl.model.config import ModelConfig, parse_config
-from tools.random_checkpoint import FULL_FLAVORS
+from tools.random_checkpoint import FULL_FLAVORS, TINY_FLAVORS
 
 __all__ = [
     "FULL_SIZE",
+    "SIZES",
     "Job",
     "Peer",
     "Take",
@@ -26,6 +27,8 @@ __all__ = [
 ]
 
 FULL_SIZE: ModelConfig = parse_config(FULL_FLAVORS, source="full size")
+SIZES = {"full": FULL_SIZE, "tiny": parse_config(TINY_FLAVORS, source="tiny size")}
+"""`tiny` shows that a benchmark runs; its figures mean nothing."""
 _N_TEXT = 40
 _BLOCK = 2**24 + 43
 """Elements that are drawn; larger tensors repeat them. Odd, so that no two rows of a matrix are equal."""
@@ -43,6 +46,11 @@ class Job:
     temperature: float = 0.9
     top_k: int = 50
     seed: int = 0
+    size: str = "full"
+
+    @property
+    def config(self) -> ModelConfig:
+        return SIZES[self.size]
 
 
 @dataclass
@@ -101,6 +109,6 @@ def random_prompt(job: Job) -> tuple[torch.Tensor, torch.Tensor]:
     """Codes [n_audio, K] and text ids [n_text] that make up `job.n_context` positions together."""
     generator = torch.Generator().manual_seed(job.seed)
     n_text = min(_N_TEXT, job.n_context)
-    shape = (job.n_context - n_text, FULL_SIZE.n_codebooks)
-    codes = torch.randint(FULL_SIZE.audio_vocab_size, shape, generator=generator)
-    return codes, torch.randint(FULL_SIZE.text_vocab_size, (n_text,), generator=generator)
+    shape = (job.n_context - n_text, job.config.n_codebooks)
+    codes = torch.randint(job.config.audio_vocab_size, shape, generator=generator)
+    return codes, torch.randint(job.config.text_vocab_size, (n_text,), generator=generator)

@@ -1,4 +1,4 @@
-"""Mimi at full size with random weights, through our codec interface."""
+"""Mimi with random weights, through our codec interface."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import torch
 from bench.peers.base import FULL_SIZE, clock
 from csm_repl.codec import MimiCodec, chunk_sizes
 from csm_repl.codec.mimi import _loaders
+from tools.random_checkpoint import tiny_mimi_config
 
-__all__ = ["run"]
+__all__ = ["build", "run"]
 
 
-def _build(device: str) -> MimiCodec:
+def build(device: str, size: str = "full") -> MimiCodec:
+    config = None if size == "full" else tiny_mimi_config()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = _loaders().get_mimi(None, None, device=device, num_codebooks=FULL_SIZE.n_codebooks)
+        model = _loaders().get_mimi(None, config, device=device, num_codebooks=FULL_SIZE.n_codebooks)
         for name, tensor in model.state_dict().items():
             if name.endswith("embedding_sum"):
                 tensor.normal_()
@@ -25,7 +27,7 @@ def _build(device: str) -> MimiCodec:
 
 def run(device: str, *, seconds: float = 10.0, repeats: int = 3) -> dict[str, float]:
     """Seconds of work per second of audio, decoded whole and in the chunks of a stream; best of `repeats`."""
-    codec = _build(device)
+    codec = build(device)
     n_frames = round(seconds * codec.frame_rate)
     codes = torch.randint(2048, (codec.n_codebooks, n_frames))
     codec.decode(codes[:, :12])

@@ -15,22 +15,23 @@ from bench.peers.base import (
     random_prompt,
 )
 from csm_repl.engine import Engine, Generation, SamplingOptions, audio_rows, text_rows
+from csm_repl.model.config import ModelConfig
 from csm_repl.model.csm import CSM
 from csm_repl.model.quantize import empty_csm, is_quantized, quantize_parameter
 
-__all__ = ["build", "run", "start", "time_take"]
+__all__ = ["build", "prompt", "run", "start", "time_take"]
 
 
-def build(device: str, dtype: torch.dtype, quantize: str = "none") -> CSM:
-    """The model at full size with random weights; never more of it in floating point than `quantize` says."""
-    model = empty_csm(FULL_SIZE, dtype=dtype, quantize=quantize)
+def build(device: str, dtype: torch.dtype, quantize: str = "none", config: ModelConfig = FULL_SIZE) -> CSM:
+    """A model with random weights; never more of it in floating point than `quantize` says."""
+    model = empty_csm(config, dtype=dtype, quantize=quantize)
     if quantize == "none":
         model = model.to_empty(device=device)
         fill_random(model)
         return model.prepare()
     state: dict[str, torch.Tensor] = {}
     noise = random_noise(device, dtype)
-    for name, parameter in CSM(FULL_SIZE).named_parameters():
+    for name, parameter in CSM(config).named_parameters():
         tensor = torch.empty(parameter.shape, device=device, dtype=dtype)
         fill_tensor(tensor, noise)
         if is_quantized(name, quantize):
@@ -43,16 +44,20 @@ def build(device: str, dtype: torch.dtype, quantize: str = "none") -> CSM:
 
 def run(job: Job) -> Take:
     started = clock(job.device)
-    model = build(job.device, job.dtype, job.quantize)
+    model = build(job.device, job.dtype, job.quantize, job.config)
     return time_take(model, job, build_s=clock(job.device) - started)
+
+
+def prompt(job: Job) -> torch.Tensor:
+    """The job's context as rows [S, K + 1]."""
+    codes, ids = random_prompt(job)
+    return torch.cat([audio_rows(codes.T), text_rows(ids.tolist(), job.config.n_codebooks)])
 
 
 def start(model: CSM, job: Job) -> Generation:
     """The job's take; nothing is computed yet."""
-    codes, ids = random_prompt(job)
-    rows = torch.cat([audio_rows(codes.T), text_rows(ids.tolist(), FULL_SIZE.n_codebooks)])
     options = SamplingOptions(temperature=job.temperature, top_k=job.top_k)
-    return Engine(model).generate(rows, options=options, seed=job.seed, max_frames=job.n_frames)
+    return Engine(model).generate(prompt(job), options=options, seed=job.seed, max_frames=job.n_frames)
 
 
 def time_take(model: CSM, job: Job, *, build_s: float) -> Take:

@@ -1,6 +1,7 @@
 """Sound to codes and back. Mimi is what CSM-1B uses; a model folder's `codec.json` can say otherwise."""
 
 from csm_repl.codec.base import Codec, DecodeStream, chunk_sizes
+from csm_repl.codec.deferred import deferred_stream
 from csm_repl.codec.istft import IstftCodec
 from csm_repl.codec.load import load_codec
 from csm_repl.codec.mimi import MIMI_FILE, MIMI_REPO, MimiCodec
@@ -13,5 +14,6 @@ __all__ = [
     "IstftCodec",
     "MimiCodec",
     "chunk_sizes",
+    "deferred_stream",
     "load_codec",
 ]

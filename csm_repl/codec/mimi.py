@@ -47,6 +47,7 @@ class MimiCodec:
         self._model = model
         self._device = next(model.parameters()).device
         self._open: _MimiStream | None = None
+        self._cuda_stream = _side_stream(self._device)
         self.id = f"mimi-{weights_id}-{n_codebooks}"
         self.n_codebooks = n_codebooks
         self.sample_rate = int(model.sample_rate)
@@ -100,8 +101,9 @@ class MimiCodec:
     @torch.inference_mode()
     def encode(self, samples: torch.Tensor) -> torch.Tensor:
         self._close_stream()
-        codes: torch.Tensor = self._model.encode(samples.to(self._device).float()[None, None])
-        return codes[0].cpu()
+        with self._aside():
+            codes: torch.Tensor = self._model.encode(samples.to(self._device).float()[None, None])
+            return codes[0].cpu()
 
     @torch.inference_mode()
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
@@ -123,9 +125,14 @@ class MimiCodec:
             return torch.zeros(0)
         # The language model has a few more codes than the codec (2051 against 2048); trained weights
         # never choose them, random ones do.
-        known = codes.to(self._device).clamp(0, self._n_codes - 1)
-        samples: torch.Tensor = self._model.decode(known[None])
-        return samples[0, 0].float().cpu()
+        with self._aside():
+            known = codes.to(self._device).clamp(0, self._n_codes - 1)
+            samples: torch.Tensor = self._model.decode(known[None])
+            return samples[0, 0].float().cpu()
+
+    def _aside(self) -> contextlib.AbstractContextManager[Any]:
+        """All of the model's work is done in here: on a GPU beside the language model's, not behind it."""
+        return contextlib.nullcontext() if self._cuda_stream is None else torch.cuda.stream(self._cuda_stream)
 
     def _close_stream(self) -> None:
         if self._open is not None:
@@ -136,7 +143,8 @@ class _MimiStream:
     def __init__(self, codec: MimiCodec) -> None:
         self._codec = codec
         self._stack = contextlib.ExitStack()
-        self._stack.enter_context(codec._model.streaming(1))
+        with codec._aside():
+            self._stack.enter_context(codec._model.streaming(1))
         self._closed = False
 
     @torch.inference_mode()
@@ -153,6 +161,18 @@ class _MimiStream:
             self._closed = True
             self._stack.close()
             self._codec._open = None
+
+
+def _side_stream(device: torch.device) -> torch.cuda.Stream | None:
+    """A CUDA stream of the codec's own, behind the work that brought its weights; None on other devices.
+
+    Codes come from the host and samples go there, so nothing else has to be ordered.
+    """
+    if device.type != "cuda":
+        return None
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    return stream
 
 
 def _short(error: BaseException) -> str:

@@ -46,12 +46,31 @@ class Sampler:
         self._generator = torch.Generator(device=device).manual_seed(seed)
         self._noise = torch.empty(self._shape, dtype=torch.float32, device=device)
 
+    @property
+    def k(self) -> int:
+        """Codes of a codebook that get noise."""
+        return self._k
+
     def next_frame(self) -> None:
         """Draws the noise of a new frame; must be called before its first `pick`."""
         if not self.options.greedy:
             # Noise times temperature orders the codes as logits divided by temperature do.
-            noise = self._noise.exponential_(generator=self._generator).log_()
-            noise.mul_(-self.options.temperature)
+            self.next_exponential().log_().mul_(-self.options.temperature)
+
+    def next_exponential(self) -> torch.Tensor:
+        """Exponential noise [K, k] of a new frame, for a step that does the rest. The next draw replaces it.
+
+        Greedy options draw nothing and must not ask.
+        """
+        return self._noise.exponential_(generator=self._generator)
+
+    def state(self) -> torch.Tensor:
+        """How far the noise is drawn, for `restore`."""
+        return self._generator.get_state()
+
+    def restore(self, state: torch.Tensor) -> None:
+        """Takes back what was drawn since: the next frame gets that noise."""
+        self._generator.set_state(state)
 
     def pick(self, logits: torch.Tensor, codebook: int) -> torch.Tensor:
         """Logits [V] of a codebook -> chosen code, int64 []; no host synchronisation."""

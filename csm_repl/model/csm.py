@@ -15,12 +15,14 @@ from torch.nn import functional as F
 
 from csm_repl.model.config import ModelConfig
 from csm_repl.model.linear import Linear
-from csm_repl.model.transformer import KVCache, Transformer
+from csm_repl.model.transformer import KVCache, StepLayer, Transformer, step_layer
 
 __all__ = ["CSM"]
 
 Pick = Callable[[torch.Tensor, int], torch.Tensor]
 """Chooses a code: logits [V] and the codebook's number -> int64 [], without leaving the device."""
+PickRows = Callable[[torch.Tensor, int], torch.Tensor]
+"""The same for rows: logits [B, V] and the codebook's number -> int64 [B]."""
 
 
 class CSM(nn.Module):
@@ -99,8 +101,46 @@ class CSM(nn.Module):
             x = self._depth_embedding(codes[-1], codebook).view(1, 1, -1)
         return torch.stack(codes)
 
+    def embed_frames(self, codes: torch.Tensor) -> torch.Tensor:
+        """Codes of a frame per row, int64 [B, K] -> summed embeddings [B, D]."""
+        assert self._offsets is not None, "prepare() has not been called"
+        return F.embedding(codes + self._offsets, self.audio_embeddings).sum(1)
+
+    def make_frames(self, hidden: torch.Tensor, cache: KVCache, pick: PickRows) -> torch.Tensor:
+        """As `make_frame` for rows: hidden states [B, D] -> codes int64 [B, K]."""
+        codes = [pick(self.codebook0_head(hidden), 0)]
+        x = torch.stack([hidden, self._depth_embedding(codes[0], 0)], dim=1)
+        start = 0
+        for codebook in range(1, self.config.n_codebooks):
+            y = self.decoder(self.projection(x), cache, start)[:, -1]
+            codes.append(pick(torch.mm(y, self.audio_heads[codebook - 1]), codebook))
+            start += x.shape[1]
+            x = self._depth_embedding(codes[-1], codebook).unsqueeze(1)
+        return torch.stack(codes, dim=1)
+
+    def make_frames_evenly(
+        self, hidden: torch.Tensor, cache: KVCache, pick: PickRows, run: StepLayer = step_layer
+    ) -> torch.Tensor:
+        """As `make_frames`, with every pass of the depth decoder in the same shapes.
+
+        A compiler then has one function to compile. It costs a pass more, because the hidden state and the
+        first code do not go together.
+        """
+        n_codebooks = self.config.n_codebooks
+        positions = torch.arange(n_codebooks, device=hidden.device).unsqueeze(1).expand(-1, len(hidden))
+        x, codes = hidden, [pick(self.codebook0_head(hidden), 0)]
+        for codebook in range(n_codebooks):
+            y = self.decoder.step(
+                self.projection(x).unsqueeze(1), cache, positions[codebook], n_codebooks, run
+            )
+            if codebook:
+                codes.append(pick(torch.mm(y[:, 0], self.audio_heads[codebook - 1]), codebook))
+            if codebook + 1 < n_codebooks:
+                x = self._depth_embedding(codes[-1], codebook)
+        return torch.stack(codes, dim=1)
+
     def _depth_embedding(self, code: torch.Tensor, codebook: int) -> torch.Tensor:
-        """Code int64 [] -> [D]; indexing with a tensor stays on the device."""
+        """Code int64 [...] -> [..., D]; indexing with a tensor stays on the device."""
         table = self.audio_embeddings if self.depth_embeddings is None else self.depth_embeddings
         return F.embedding(code + codebook * self.config.audio_vocab_size, table)
 

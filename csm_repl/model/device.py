@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from csm_repl.errors import DeviceError, UsageError
 
-__all__ = ["QUANTIZATIONS", "Placement", "choose_placement", "numbers_text", "out_of_memory"]
+__all__ = [
+    "QUANTIZATIONS",
+    "Placement",
+    "choose_placement",
+    "free_bytes",
+    "numbers_text",
+    "out_of_memory",
+]
 
 QUANTIZATIONS = ("int8", "int4")
 
@@ -106,6 +114,22 @@ def _choose_quantization(name: str, device: torch.device) -> tuple[str, str]:
         )
     reason = f"Weights not quantised: {device.type} has no kernels for that here." if name == "auto" else ""
     return "none", reason
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that new tensors on `device` may take; None where nobody knows."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        # What torch keeps for itself and does not use is free as well.
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.type != "cpu":
+        return None
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    available = next((line for line in lines if line.startswith("MemAvailable:")), None)
+    return None if available is None else int(available.split()[1]) * 1024
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -6,8 +6,9 @@ allocated once. Knows nothing about text, audio, sampling or files.
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -17,10 +18,18 @@ from csm_repl.model.config import RopeConfig, TransformerConfig
 from csm_repl.model.linear import Linear
 from csm_repl.model.quantized_linear import QuantizedLinear
 
-__all__ = ["KVCache", "Layer", "Transformer", "apply_rope", "rope_frequencies", "rope_table"]
+__all__ = ["KVCache", "Layer", "Transformer", "apply_rope", "rope_frequencies", "rope_table", "step_layer"]
 
 LayerCache = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Views of one layer: new keys and values [2, B, Hkv, S, Dh], all keys and all values [B, Hkv, end, Dh]."""
+StepLayer = Callable[
+    ["Layer", torch.Tensor, torch.Tensor, torch.Tensor, "tuple[torch.Tensor, torch.Tensor]", torch.Tensor],
+    torch.Tensor,
+]
+"""`step_layer` or what was compiled of it."""
+SMALL_TABLE = 64
+"""So few positions have their rotations laid out for all heads once: the depth decoder's, which come anew
+in every frame."""
 
 
 def rope_frequencies(config: RopeConfig, head_dim: int) -> torch.Tensor:
@@ -63,6 +72,14 @@ def apply_rope(x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     return torch.view_as_real(pairs * torch.view_as_complex(table)).flatten(-2).to(x.dtype)
 
 
+def _apply_rope_compiled(x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """As `apply_rope`, in real numbers: the compiler makes one kernel of them, and none of complex ones."""
+    first, second = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    cos, sin = table.unbind(-1)
+    turned = torch.stack([first * cos - second * sin, first * sin + second * cos], dim=-1)
+    return turned.flatten(-2).to(x.dtype)
+
+
 class KVCache:
     """Keys and values of all layers, [n_layers, 2, B, n_kv_heads, n_positions, Dh], allocated once."""
 
@@ -82,6 +99,12 @@ class KVCache:
     @property
     def n_bytes(self) -> int:
         return self.data.numel() * self.data.element_size()
+
+    def rows(self, first: int, n: int = 1) -> KVCache:
+        """The part of `n` rows of the batch; it shares their memory."""
+        part = copy.copy(self)
+        part.data = self.data.narrow(2, first, n)
+        return part
 
     def layers(self, start: int, end: int) -> Iterator[LayerCache]:
         """For each layer: where positions start ... end - 1 go, and keys and values of 0 ... end - 1.
@@ -148,6 +171,52 @@ class Layer(nn.Module):
         )
         return y.transpose(1, 2).reshape(n_batch, n_new, -1)
 
+    def attend_step(
+        self,
+        x: torch.Tensor,
+        table: torch.Tensor,
+        data: torch.Tensor,
+        where: tuple[torch.Tensor, torch.Tensor],
+        mask: torch.Tensor,
+    ) -> torch.Tensor:
+        """Attention of one new position per row; the arguments are those of `step_layer`."""
+        n_batch = len(x)
+        turn = _apply_rope_compiled if torch.compiler.is_compiling() else apply_rope
+        heads = turn(self.wqkv(x).view(n_batch, 1, -1, self.head_dim), table)
+        q, kv = heads.split([self.n_heads, 2 * self.n_kv_heads], dim=2)
+        rows, positions = where
+        # Both sides are [B, 2, Hkv, Dh]. The compiler does an indexed assignment in place, and would copy all
+        # of `data` for a scatter.
+        data[:, rows, :, positions] = kv[:, 0].unflatten(1, (2, self.n_kv_heads))
+        keys, values = data.narrow(3, 0, mask.shape[-1]).unbind(0)
+        grouped = q.reshape(n_batch, self.n_kv_heads, self.group, self.head_dim)
+        y = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=mask)
+        return y.reshape(n_batch, 1, -1)
+
+
+def step_layer(
+    layer: Layer,
+    x: torch.Tensor,
+    table: torch.Tensor,
+    data: torch.Tensor,
+    where: tuple[torch.Tensor, torch.Tensor],
+    mask: torch.Tensor,
+) -> torch.Tensor:
+    """One block for one new position per row, with shapes that do not depend on the positions.
+
+    Args:
+        layer: the block. A function of it, because all blocks of a transformer are then compiled once.
+        x: the stream [B, 1, D].
+        table: the rows' rotations [B, 1, H + 2 * Hkv, Dh / 2, 2].
+        data: the block's keys and values [2, B, Hkv, n_positions, Dh], written in place.
+        where: the rows' numbers and their positions, int64 [B] each.
+        mask: which of the first positions a row sees, bool [B, 1, 1, n_seen].
+    """
+    x = x + layer.wo(layer.attend_step(layer.attn_norm(x), table, data, where, mask))
+    gate, up = layer.w_gate_up(layer.mlp_norm(x)).chunk(2, dim=-1)
+    out: torch.Tensor = x + layer.w_down(F.silu(gate) * up)
+    return out
+
 
 class Transformer(nn.Module):
     """Layers and final norm; maps embeddings to hidden states. Built on the meta device."""
@@ -158,10 +227,12 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.n_layers))
         self.norm = RMSNorm(config.dim, config.norm_eps)
         self.table: torch.Tensor | None = None
+        self._small_table: torch.Tensor | None = None
 
     def prepare(self, n_positions: int, device: torch.device) -> None:
         """Makes the rotary table for `n_positions`, which is no weight and never cast; lays out weights."""
         self.table = rope_table(self.config.rope, self.config.head_dim, n_positions, device)
+        self._small_table = self._expand(self.table) if n_positions <= SMALL_TABLE else None
         for module in self.modules():
             if isinstance(module, (Linear, QuantizedLinear)):
                 module.prepare()
@@ -193,14 +264,54 @@ class Transformer(nn.Module):
         out: torch.Tensor = self.norm(x)
         return out
 
+    def step(
+        self,
+        x: torch.Tensor,
+        cache: KVCache,
+        positions: torch.Tensor,
+        n_seen: int,
+        run: StepLayer = step_layer,
+    ) -> torch.Tensor:
+        """Runs one position per row, each its own, and leaves keys and values in `cache`.
+
+        No value is read back to the host, and all shapes follow from B and `n_seen`.
+
+        Args:
+            x: embeddings [B, 1, D].
+            cache: of B rows; a row holds valid entries for the positions before its own.
+            positions: int64 [B], each below `n_seen`.
+            n_seen: positions that are looked at, those behind a row's own being masked.
+            run: runs a block.
+
+        Returns:
+            Hidden states after the final norm, [B, 1, D].
+        """
+        assert self.table is not None, "prepare() has not been called"
+        table = self._expand(self.table.index_select(0, positions)).unsqueeze(1)
+        seen = torch.arange(n_seen, device=x.device) <= positions.unsqueeze(1)
+        mask = seen.view(-1, 1, 1, n_seen)
+        where = (torch.arange(len(x), device=x.device), positions)
+        for layer, data in zip(self.layers, cache.data.unbind(0), strict=True):
+            assert isinstance(layer, Layer)
+            x = run(layer, x, table, data, where, mask)
+        out: torch.Tensor = self.norm(x)
+        return out
+
     def _table(self, start: int, end: int) -> torch.Tensor:
-        """The rotations of positions start ... end - 1, [S, H + 2 * Hkv, Dh / 2, 2].
+        """The rotations of positions start ... end - 1, [S, H + 2 * Hkv, Dh / 2, 2]."""
+        if self._small_table is not None:
+            return self._small_table[start:end]
+        assert self.table is not None, "prepare() has not been called"
+        return self._expand(self.table[start:end])
+
+    def _expand(self, table: torch.Tensor) -> torch.Tensor:
+        """Rotations [S, Dh / 2, 2] for all heads, [S, H + 2 * Hkv, Dh / 2, 2].
 
         Values are turned as position 0 is, by nothing: so queries, keys and values stay one tensor until
         they are stored.
         """
         assert self.table is not None, "prepare() has not been called"
         config = self.config
-        turned = self.table[start:end, None].expand(-1, config.n_heads + config.n_kv_heads, -1, -1)
-        still = self.table[0].expand(end - start, config.n_kv_heads, -1, -1)
+        turned = table[:, None].expand(-1, config.n_heads + config.n_kv_heads, -1, -1)
+        still = self.table[0].expand(len(table), config.n_kv_heads, -1, -1)
         return torch.cat([turned, still], dim=1)

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 from csm_repl.codec import load_codec
-from csm_repl.engine import Engine
-from csm_repl.errors import HubError, OutOfMemoryError
+from csm_repl.engine import open_batch_engine, open_engine
+from csm_repl.errors import HubError, OutOfMemoryError, UsageError
 from csm_repl.model.builtin import BUILTIN_MODEL, builtin_folder
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.config import ModelConfig
@@ -33,7 +33,7 @@ def open_studio(settings: Settings, *, say: Say = lambda _: None) -> Studio:
         say: receives a sentence before what takes time.
 
     Raises:
-        UsageError: the output folder cannot be written.
+        UsageError: the output folder cannot be written, or `compile` without a CUDA device.
         DeviceError: the chosen device is missing, or its memory too small.
         ModelError: the model is not there or not usable.
     """
@@ -46,6 +46,11 @@ def open_studio(settings: Settings, *, say: Say = lambda _: None) -> Studio:
     placement = choose_placement(settings.device, settings.dtype, settings.quantize)
     if placement.reason:
         say(placement.reason)
+    if settings.compile and placement.device.type != "cuda":
+        raise UsageError(
+            f"--compile is for CUDA devices, and the device is {placement.device}.",
+            "Leave it out, or use --device cuda.",
+        )
     files, unavailable = find_wanted_model(settings, say=say)
     if unavailable is not None:
         say(
@@ -73,7 +78,12 @@ def open_studio(settings: Settings, *, say: Say = lambda _: None) -> Studio:
             quantize=placement.quantize,
             cache_dir=cache_dir if settings.weight_cache else None,
         )
-        engine = Engine(model)
+        engine = open_engine(model, compile=settings.compile, cache_dir=cache_dir, say=say)
+        batch_engine = None
+        if settings.batch > 1:
+            batch_engine = open_batch_engine(
+                model, settings.batch, compile=settings.compile, cache_dir=cache_dir, say=say
+            )
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
@@ -97,6 +107,7 @@ def open_studio(settings: Settings, *, say: Say = lambda _: None) -> Studio:
             quantize=placement.quantize,
             n_parameters=checkpoint.n_parameters,
         ),
+        batch_engine=batch_engine,
     )
 
 

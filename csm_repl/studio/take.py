@@ -5,6 +5,7 @@ Knows nothing about files, where seeds come from, or who listens.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,9 @@ from typing import Literal
 
 import torch
 
-from csm_repl.codec import Codec, chunk_sizes
+from csm_repl.codec import Codec, chunk_sizes, deferred_stream
 from csm_repl.codec.base import DecodeStream
-from csm_repl.engine import Engine, Sampler
+from csm_repl.engine import AnyEngine, Sampler
 from csm_repl.events import Audio, Notice
 from csm_repl.session.conversation import Piece
 from csm_repl.studio.pieces import ceiling_frames, room_frames
@@ -35,7 +36,10 @@ so far [K, T], room to keep in positions -> rows of the prompt, and what had to 
 
 @dataclass
 class TakeTimings:
-    """Seconds of work (the listener's time is not in them) and positions."""
+    """Seconds of work (the listener's time is not in them) and positions.
+
+    Beside other takes it is the time from the first to the last moment: no work is one take's alone.
+    """
 
     elapsed_s: float = 0.0
     first_audio_s: float = 0.0
@@ -45,15 +49,18 @@ class TakeTimings:
 
 
 class _Stopwatch:
-    def __init__(self) -> None:
+    def __init__(self, *, pauses: bool) -> None:
+        self._pauses = pauses
         self._total = 0.0
         self._since: float | None = None
 
     def resume(self) -> None:
-        self._since = time.perf_counter()
+        if self._since is None:
+            self._since = time.perf_counter()
 
     def pause(self) -> None:
-        self._total, self._since = self.elapsed_s, None
+        if self._pauses:
+            self._total, self._since = self.elapsed_s, None
 
     @property
     def elapsed_s(self) -> float:
@@ -64,7 +71,8 @@ class Take:
     """Speaks the pieces of one turn; iterate over `run`, then read the results.
 
     Args:
-        engine: makes frames.
+        engine: makes frames. If it makes several takes side by side, sound comes when the take is over,
+            because the codec can stream one take only.
         codec: makes samples of them.
         texts: the pieces of the turn, each with its ids.
         make_prompt: plans the context and lays out the prompt.
@@ -75,7 +83,7 @@ class Take:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: AnyEngine,
         codec: Codec,
         texts: Sequence[tuple[str, tuple[int, ...]]],
         make_prompt: MakePrompt,
@@ -91,7 +99,8 @@ class Take:
         self._sampler = sampler
         self._max_seconds = max_seconds
         self._trimmer = TailTrimmer(codec.sample_rate, enabled=trim_tail)
-        self._watch = _Stopwatch()
+        self._side_by_side = engine.n_rows > 1
+        self._watch = _Stopwatch(pauses=not self._side_by_side)
         self._frames: list[torch.Tensor] = []
         self._out: list[torch.Tensor] = []
         self.pieces: list[Piece] = []
@@ -125,16 +134,17 @@ class Take:
             self.timings.elapsed_s = self._watch.elapsed_s
 
     def _run(self) -> Iterator[Audio | Notice]:
-        with self._codec.stream() as stream:
+        with deferred_stream(self._codec) if self._side_by_side else self._codec.stream() as stream:
             sizes = chunk_sizes()
             size, pending = next(sizes), list[torch.Tensor]()
             for item in self._generate():
                 if isinstance(item, Notice):
                     yield item
                     continue
-                pending.append(item)
-                if len(pending) < size:
-                    yield self._audio(item[:0].float())
+                if item is not None:
+                    pending.append(item)
+                if item is None or len(pending) < size:
+                    yield self._audio(torch.zeros(0))
                     continue
                 yield self._audio(self._trimmer.push(_decode(stream, pending)))
                 size, pending = next(sizes), []
@@ -150,7 +160,7 @@ class Take:
         generated_s = len(self._frames) / self._codec.frame_rate
         return Audio(samples, self._codec.sample_rate, generated_s, elapsed_s)
 
-    def _generate(self) -> Iterator[torch.Tensor | Notice]:
+    def _generate(self) -> Iterator[torch.Tensor | Notice | None]:
         for text, ids in self._texts:
             frames: list[torch.Tensor] = []
             ended = yield from self._generate_piece(text, ids, frames)
@@ -166,8 +176,8 @@ class Take:
 
     def _generate_piece(
         self, text: str, ids: tuple[int, ...], frames: list[torch.Tensor]
-    ) -> Generator[torch.Tensor | Notice, None, Ended]:
-        """Frames [K] of one piece; returns how it ended.
+    ) -> Generator[torch.Tensor | Notice | None, None, Ended]:
+        """Frames [K] of one piece, None where only time passes; returns how it ended.
 
         A take may outgrow the room that its text was given. Then the context is planned anew, with what has
         been said so far as its end, and generation goes on.
@@ -188,10 +198,14 @@ class Take:
             if self._engine.max_positions - len(rows) < min(MIN_ROOM, room):
                 return "context"
             generation = self._engine.generate(rows, max_frames=left, sampler=self._sampler)
-            for frame in generation:
-                frames.append(frame)
-                self._frames.append(frame)
-                yield frame
+            with contextlib.closing(generation):
+                if self._side_by_side:
+                    # The others get to ask for their first frames too before anybody's is made.
+                    yield None
+                for frame in generation:
+                    frames.append(frame)
+                    self._frames.append(frame)
+                    yield frame
             self.timings.prefill_s += generation.prefill_s
             self.timings.n_prefilled += generation.n_prefilled
             self.timings.n_prompt = generation.n_prompt

@@ -27,6 +27,12 @@ class Window:
         self.n_positions = 0
         """Positions that the last prompt took."""
 
+    def fresh(self) -> Window:
+        """A window of the same size that nothing has left yet."""
+        window = Window(self._tokenizer, n_codebooks=self._n_codebooks, limit=self.limit)
+        window._clip_ids = self._clip_ids
+        return window
+
     def ids(self, speaker: int, text: str) -> tuple[int, ...]:
         return self._tokenizer.encode(spoken_text(speaker, text))
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csm_repl.engine import Engine, SamplingOptions, prompt_rows, text_rows
-from csm_repl.engine.engine import PREFILL_CHUNK
+from csm_repl.engine.slot import PREFILL_CHUNK
 from csm_repl.model.csm import CSM
 
 RELATIVE_TOLERANCE = 1e-5
@@ -229,7 +229,7 @@ def test_a_fault_in_the_second_chunk_of_a_prefill_keeps_the_first(fault: Fault, 
     engine = Engine(micro_model)
     monkey_chunk = 16
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("csm_repl.engine.engine.PREFILL_CHUNK", monkey_chunk)
+        patch.setattr("csm_repl.engine.slot.PREFILL_CHUNK", monkey_chunk)
         fault.left = 2
         with pytest.raises(fault.error):
             engine.next_logits(rows)

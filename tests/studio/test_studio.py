@@ -116,7 +116,7 @@ def test_all_turns_of_a_line_enter_the_context_with_their_generated_codes(make_s
         codes = torch.from_numpy(np.load(turn.file.with_suffix(".npy")).astype(np.int64))
         rows.append(segment_rows(studio.window.ids(turn.speaker, turn.text), codes))
     expected = torch.cat(rows)
-    assert torch.equal(studio.engine._rows[: len(expected)], expected)
+    assert torch.equal(studio.engine.cached_rows()[: len(expected)], expected)
     assert third.meta["context"]["prompt_positions"] == len(expected) + len(studio.window.ids(0, "Three."))
 
 

@@ -1,0 +1,133 @@
+"""Throughput of takes side by side, per number of rows and quantisation.
+
+    python -m bench.batch [--rows 1,2,4,8] [--modes none,int8,int4] [--dtype bfloat16] [--context 500]
+                          [--frames 8] [--rounds 2] [--device cpu] [--size full] [--patience 60]
+
+All rows get the same prompt, which is prefilled once, and seeds of their own. A step makes a frame for every
+row; the first two are left out. `single` is the ordinary engine. Every mode is measured in a process of its
+own. Prints a table and writes `bench/results/batch-*.json`. `--size tiny` only shows that it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from bench.frame import FRAME_S, N_WARM_UP
+from bench.machine import machine_facts, wait_until_idle
+from bench.peers import ours
+from bench.peers.base import SIZES, Job, clock
+from bench.report import FOLDER, print_machine, print_table, write_results
+from csm_repl.engine import AnyEngine, Engine, SamplingOptions, open_batch_engine
+from csm_repl.model.csm import CSM
+
+
+def steps(engine: AnyEngine, job: Job) -> Iterator[float]:
+    """Seconds of each step that makes a frame for every row, the prefill's first."""
+    options = SamplingOptions(temperature=job.temperature, top_k=job.top_k)
+    rows = ours.prompt(job)
+    takes = [
+        engine.generate(rows, options=options, seed=job.seed + row, max_frames=job.n_frames)
+        for row in range(engine.n_rows)
+    ]
+    before = clock(job.device)
+    for _ in range(job.n_frames):
+        for take in takes:
+            next(take)
+        now = clock(job.device)
+        yield now - before
+        before = now
+    for take in takes:
+        take.close()
+
+
+def measure(model: CSM, job: Job, rows: list[int], rounds: int) -> dict[str, dict[str, float]]:
+    """Of the ordinary engine and of each number of rows: seconds per step and throughput."""
+    found: dict[str, dict[str, float]] = {}
+    for n_rows in [0, *rows]:
+        engine: AnyEngine = open_batch_engine(model, n_rows, say=_say) if n_rows else Engine(model)
+        seconds = []
+        for _ in range(rounds):
+            seconds += list(steps(engine, job))[N_WARM_UP:]
+        step_s = statistics.median(seconds)
+        found["single" if n_rows == 0 else str(n_rows)] = {
+            "step_s": step_s,
+            "frames_per_s": engine.n_rows / step_s,
+            "times_real_time": engine.n_rows * FRAME_S / step_s,
+        }
+        del engine
+    return found
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def measure_mode(mode: str, arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """One mode, in this process."""
+    job = Job(
+        getattr(torch, arguments.dtype),
+        arguments.context,
+        N_WARM_UP + arguments.frames,
+        arguments.device,
+        mode,
+        size=arguments.size,
+    )
+    model = ours.build(job.device, job.dtype, job.quantize, job.config)
+    rows = [int(n) for n in arguments.rows.split(",")]
+    return measure(model, job, rows, arguments.rounds)
+
+
+def _measure_apart(mode: str, arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    command = [sys.executable, "-m", "bench.batch", "--only", mode]
+    for name in ("rows", "dtype", "context", "frames", "rounds", "device", "size"):
+        command += [f"--{name}", str(getattr(arguments, name))]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rows", default="1,2,4,8")
+    parser.add_argument("--modes", default="none,int8,int4")
+    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
+    parser.add_argument("--context", type=int, default=500)
+    parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--size", default="full", choices=SIZES)
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for an idle machine")
+    parser.add_argument("--results", type=Path, default=FOLDER)
+    parser.add_argument("--only", help=argparse.SUPPRESS)
+    arguments = parser.parse_args(words)
+    if arguments.only:
+        print(json.dumps(measure_mode(arguments.only, arguments)))
+        return
+    results = {}
+    for mode in arguments.modes.split(","):
+        if arguments.size == "full":
+            wait_until_idle(arguments.patience)
+        results[mode] = _measure_apart(mode, arguments)
+        print(f"{time.strftime('%H:%M:%S')} {mode} is done", file=sys.stderr, flush=True)
+    print_machine(machine_facts())
+    print(f"{arguments.size} size, {arguments.dtype}, context {arguments.context}, {arguments.device}")
+    rows = []
+    for mode, found in results.items():
+        for n_rows, row in found.items():
+            ratio = row["frames_per_s"] / found["single"]["frames_per_s"]
+            rows.append((mode, n_rows, row["step_s"], row["frames_per_s"], row["times_real_time"], ratio))
+    columns = ("quantize", "rows", "s/step", "frames/s", "times real time", "throughput / single")
+    print_table(columns, rows)
+    write_results("batch", {"results": results}, arguments.results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Seconds from a turn's text to its first samples, with the context in the cache and without.
+
+    python -m bench.first_audio [--modes none,int8,int4] [--context 500] [--text 16] [--rounds 5]
+                                [--dtype bfloat16] [--device cpu] [--size full] [--patience 60]
+
+The context is positions of earlier turns. `cached`: it is in the prefix cache, as in a running conversation;
+`cold`: nothing is. Prefill, first frame and the codec's first chunk are in the time. Every mode is measured
+in a process of its own; the median of the rounds counts, the first one being left out. Prints a table and
+writes `bench/results/first_audio-*.json`. `--size tiny` only shows that it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from bench.machine import machine_facts, wait_until_idle
+from bench.peers import codec as codec_peer
+from bench.peers import ours
+from bench.peers.base import SIZES, Job, clock
+from bench.report import FOLDER, print_machine, print_table, write_results
+from csm_repl.codec import Codec
+from csm_repl.engine import Engine, SamplingOptions, open_engine, text_rows
+
+
+def first_audio(
+    engine: Engine, codec: Codec | None, job: Job, n_text: int, rounds: int, *, cached: bool
+) -> dict[str, float]:
+    """Medians of the seconds to the first frame and, with a codec, to the first samples."""
+    context = ours.prompt(job)
+    options = SamplingOptions(temperature=job.temperature, top_k=job.top_k)
+    generator = torch.Generator().manual_seed(job.seed)
+    frames_s, audio_s = [], []
+    for number in range(1 + rounds):
+        ids = torch.randint(job.config.text_vocab_size, (n_text,), generator=generator).tolist()
+        rows = torch.cat([context, text_rows(ids, job.config.n_codebooks)])
+        if cached:
+            engine.next_logits(context)
+        else:
+            engine.forget()
+        started = clock(job.device)
+        # Codes and samples are on the host when they are there, so nothing else has to be waited for.
+        with codec.stream() if codec is not None else contextlib.nullcontext() as stream:
+            take = engine.generate(rows, options=options, seed=number)
+            frame = next(take)
+            frames_s.append(time.perf_counter() - started)
+            if stream is not None:
+                stream.push(frame.unsqueeze(1))
+                audio_s.append(time.perf_counter() - started)
+            take.close()
+    found = {"first_frame_s": statistics.median(frames_s[1:])}
+    if audio_s:
+        found["first_audio_s"] = statistics.median(audio_s[1:])
+    return found
+
+
+def measure(mode: str, arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """One mode, in this process."""
+    dtype = getattr(torch, arguments.dtype)
+    job = Job(dtype, arguments.context, 1, arguments.device, mode, size=arguments.size)
+    engine = open_engine(ours.build(job.device, job.dtype, job.quantize, job.config))
+    codec = codec_peer.build(job.device, job.size)
+    return {
+        "cached" if cached else "cold": first_audio(
+            engine, codec, job, arguments.text, arguments.rounds, cached=cached
+        )
+        for cached in (True, False)
+    }
+
+
+def _measure_apart(mode: str, arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    command = [sys.executable, "-m", "bench.first_audio", "--only", mode]
+    for name in ("context", "text", "rounds", "dtype", "device", "size"):
+        command += [f"--{name}", str(getattr(arguments, name))]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--modes", default="none,int8,int4")
+    parser.add_argument("--context", type=int, default=500)
+    parser.add_argument("--text", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--size", default="full", choices=SIZES)
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for an idle machine")
+    parser.add_argument("--results", type=Path, default=FOLDER)
+    parser.add_argument("--only", help=argparse.SUPPRESS)
+    arguments = parser.parse_args(words)
+    if arguments.only:
+        print(json.dumps(measure(arguments.only, arguments)))
+        return
+    results = {}
+    for mode in arguments.modes.split(","):
+        if arguments.size == "full":
+            wait_until_idle(arguments.patience)
+        results[mode] = _measure_apart(mode, arguments)
+        print(f"{mode} is done", file=sys.stderr, flush=True)
+    print_machine(machine_facts())
+    print(
+        f"{arguments.size} size, {arguments.dtype}, {arguments.device}, context {arguments.context}, "
+        f"{arguments.text} positions of text"
+    )
+    rows = [
+        (mode, state, row["first_frame_s"], row["first_audio_s"])
+        for mode, states in results.items()
+        for state, row in states.items()
+    ]
+    print_table(("quantize", "context", "first frame s", "first audio s"), rows)
+    write_results("first_audio", {"results": results}, arguments.results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Every benchmark runs at tiny size on a CPU and writes what it says. Its figures mean nothing here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench import batch, conversation, first_audio, gpu
+from bench.report import print_table
+
+ROOT = Path(__file__).parents[2]
+TINY: dict[str, Any] = {"size": "tiny", "device": "cpu", "dtype": "float32"}
+
+
+def arguments(**values: Any) -> argparse.Namespace:
+    return argparse.Namespace(**TINY, **values)
+
+
+def positive(value: Any) -> bool:
+    """Whether all numbers in a result are above zero."""
+    if isinstance(value, dict):
+        return all(positive(item) for item in value.values())
+    if isinstance(value, list):
+        return all(positive(item) for item in value)
+    return isinstance(value, str) or value > 0
+
+
+@pytest.mark.parametrize("mode", ["none", "int8"])
+def test_batch(mode: str) -> None:
+    found = batch.measure_mode(mode, arguments(rows="1,3", context=20, frames=3, rounds=1))
+    assert list(found) == ["single", "1", "3"]
+    assert positive(found)
+    assert found["3"]["frames_per_s"] == pytest.approx(3 / found["3"]["step_s"])
+
+
+@pytest.mark.parametrize("peer", conversation.PEERS)
+def test_conversation(peer: str) -> None:
+    turns = conversation.measure(peer, arguments(turns=3, frames=4, text=6, quantize="none"))
+    assert [turn["n_positions"] for turn in turns] == [6, 17, 28]
+    assert positive(turns)
+    assert all(turn["prefill_s"] <= turn["first_frame_s"] <= turn["turn_s"] for turn in turns)
+
+
+def test_first_audio() -> None:
+    found = first_audio.measure("none", arguments(context=30, text=5, rounds=2))
+    assert list(found) == ["cached", "cold"]
+    assert positive(found)
+    assert all(state["first_frame_s"] < state["first_audio_s"] for state in found.values())
+
+
+@pytest.mark.parametrize("part", ["graphs", "eager", "transformers", "transformers-static"])
+def test_gpu_takes(part: str) -> None:
+    found = gpu.measure(part, arguments(rows="1", context=20, frames=3, text=5))
+    figures = {
+        key: found[key] for key in ("frame_ms", "best_ms", "prefill_ms", "first_frame_ms", "warm_up_s")
+    }
+    assert positive(figures)
+    assert found["memory_gb"] is None
+
+
+def test_gpu_batch() -> None:
+    found = gpu.measure("batch", arguments(rows="2", context=20, frames=3, text=5))
+    assert list(found["rows"]) == ["single", "2"]
+
+
+def test_gpu_goes_on_without_a_codec(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> None:
+        raise ImportError("No module named 'moshi'")
+
+    monkeypatch.setattr(gpu.codec_peer, "build", missing)
+    found = gpu.measure("graphs", arguments(rows="1", context=20, frames=3, text=5))
+    assert found["first_frame_cached_ms"] > 0
+    assert "first_audio_cached_ms" not in found
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_gpu_refuses_politely_without_cuda() -> None:
+    with pytest.raises(SystemExit, match="needs a CUDA device") as caught:
+        gpu.main([])
+    assert "bench.frame" in str(caught.value)
+
+
+def test_gpu_reports_parts_that_fail(capsys: pytest.CaptureFixture[str]) -> None:
+    frames = {"frame_ms": 4.0, "said": ["Recording took 1.0 s."]}
+    batch_rows = {"single": {"step_s": 0.01, "frames_per_s": 100.0, "times_real_time": 8.0}}
+    gpu.print_results(
+        {"graphs": frames, "eager": {**frames, "frame_ms": 10.0}, "compile": {"failed": "exit code 1"},
+         "batch": {"rows": batch_rows}}
+    )  # fmt: skip
+    out = capsys.readouterr().out
+    assert "| graphs | 4 |" in out
+    assert "eager: 2.50 × the time of graphs" in out
+    assert "compile: FAILED: exit code 1" in out
+    assert "| single | 10 | 100 | 8 | 1 |" in out
+
+
+def test_a_table_is_markdown(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(["a", "b"], [("x", 0.012345), (None, 12345.6)])
+    assert capsys.readouterr().out == "\n| a | b |\n|---|---|\n| x | 0.0123 |\n| - | 12346 |\n"
+
+
+COMMANDS = {
+    "batch": ["--rows", "1,2", "--modes", "none", "--context", "10", "--frames", "2", "--rounds", "1"],
+    "conversation": ["--turns", "2", "--frames", "3", "--text", "4", "--peers", "cached,uncached"],
+    "first_audio": ["--modes", "none", "--context", "10", "--rounds", "1"],
+    "gpu": ["--parts", "graphs,batch", "--rows", "2", "--context", "10", "--frames", "2", "--device", "cpu"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_command_prints_a_table_and_writes_json(name: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", f"bench.{name}", "--size", "tiny", "--dtype", "float32"]
+    done = subprocess.run(
+        [*command, *COMMANDS[name], "--results", str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "|---|" in done.stdout
+    [path] = tmp_path.glob(f"{name}-*.json")
+    content = json.loads(path.read_text())
+    assert str(path) in done.stdout
+    assert content["results"]
+    assert content["machine"]["torch"] == torch.__version__
