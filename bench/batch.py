@@ -13,19 +13,17 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 
 from bench.frame import FRAME_S, N_WARM_UP
-from bench.machine import machine_facts, wait_until_idle
+from bench.machine import machine_facts
+from bench.parts import BenchmarkParser, measure_parts, succeeded
 from bench.peers import ours
-from bench.peers.base import SIZES, Job, clock
-from bench.report import FOLDER, print_machine, print_table, write_results
+from bench.peers.base import Job, clock
+from bench.report import print_machine, print_table, write_results
 from csm_repl.engine import AnyEngine, Engine, SamplingOptions, open_batch_engine
 from csm_repl.model.csm import CSM
 
@@ -86,46 +84,27 @@ def measure_mode(mode: str, arguments: argparse.Namespace) -> dict[str, dict[str
     return measure(model, job, rows, arguments.rounds)
 
 
-def _measure_apart(mode: str, arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
-    command = [sys.executable, "-m", "bench.batch", "--only", mode]
-    for name in ("rows", "dtype", "context", "frames", "rounds", "device", "size"):
-        command += [f"--{name}", str(getattr(arguments, name))]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def main(words: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rows", default="1,2,4,8")
+    parser = BenchmarkParser(__doc__)
+    parser.add_option("--rows", default="1,2,4,8")
+    parser.add_option("--context", type=int, default=500)
+    parser.add_option("--frames", type=int, default=8)
+    parser.add_option("--rounds", type=int, default=2)
     parser.add_argument("--modes", default="none,int8,int4")
-    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
-    parser.add_argument("--context", type=int, default=500)
-    parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--size", default="full", choices=SIZES)
-    parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for an idle machine")
-    parser.add_argument("--results", type=Path, default=FOLDER)
-    parser.add_argument("--only", help=argparse.SUPPRESS)
     arguments = parser.parse_args(words)
     if arguments.only:
         print(json.dumps(measure_mode(arguments.only, arguments)))
         return
-    results = {}
-    for mode in arguments.modes.split(","):
-        if arguments.size == "full":
-            wait_until_idle(arguments.patience)
-        results[mode] = _measure_apart(mode, arguments)
-        print(f"{time.strftime('%H:%M:%S')} {mode} is done", file=sys.stderr, flush=True)
+    results = measure_parts("bench.batch", arguments.modes.split(","), parser, arguments)
     print_machine(machine_facts())
     print(f"{arguments.size} size, {arguments.dtype}, context {arguments.context}, {arguments.device}")
-    rows = []
-    for mode, found in results.items():
+    table = []
+    for mode, found in succeeded(results).items():
         for n_rows, row in found.items():
             ratio = row["frames_per_s"] / found["single"]["frames_per_s"]
-            rows.append((mode, n_rows, row["step_s"], row["frames_per_s"], row["times_real_time"], ratio))
+            table.append((mode, n_rows, row["step_s"], row["frames_per_s"], row["times_real_time"], ratio))
     columns = ("quantize", "rows", "s/step", "frames/s", "times real time", "throughput / single")
-    print_table(columns, rows)
+    print_table(columns, table)
     write_results("batch", {"results": results}, arguments.results)
 
 

@@ -15,17 +15,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench.machine import machine_facts, wait_until_idle
+from bench.machine import machine_facts
+from bench.parts import BenchmarkParser, measure_parts, succeeded
 from bench.peers import ours
-from bench.peers.base import SIZES, Job, clock
-from bench.report import FOLDER, print_machine, print_table, write_results
+from bench.peers.base import Job, clock
+from bench.report import print_machine, print_table, write_results
 from csm_repl.engine import SamplingOptions, open_engine, prompt_rows
 
 PEERS = ("cached", "uncached", "transformers")
@@ -94,50 +92,33 @@ def measure(peer: str, arguments: argparse.Namespace) -> Turns:
     return our_turns(job, arguments.turns, arguments.text, cached=peer == "cached")
 
 
-def _measure_apart(peer: str, arguments: argparse.Namespace) -> Turns:
-    command = [sys.executable, "-m", "bench.conversation", "--only", peer]
-    for name in ("turns", "frames", "text", "dtype", "quantize", "device", "size"):
-        command += [f"--{name}", str(getattr(arguments, name))]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def main(words: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--turns", type=int, default=20)
-    parser.add_argument("--frames", type=int, default=12)
-    parser.add_argument("--text", type=int, default=16)
+    parser = BenchmarkParser(__doc__)
+    parser.add_option("--turns", type=int, default=20)
+    parser.add_option("--frames", type=int, default=12)
+    parser.add_option("--text", type=int, default=16)
+    parser.add_option("--quantize", default="none", choices=["none", "int8", "int4"])
     parser.add_argument("--peers", default=",".join(PEERS))
-    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
-    parser.add_argument("--quantize", default="none", choices=["none", "int8", "int4"])
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--size", default="full", choices=SIZES)
-    parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for an idle machine")
-    parser.add_argument("--results", type=Path, default=FOLDER)
-    parser.add_argument("--only", choices=PEERS, help=argparse.SUPPRESS)
     arguments = parser.parse_args(words)
     if arguments.only:
         print(json.dumps(measure(arguments.only, arguments)))
         return
-    peers = arguments.peers.split(",")
-    results: dict[str, Turns] = {}
-    for peer in peers:
-        if arguments.size == "full":
-            wait_until_idle(arguments.patience)
-        results[peer] = _measure_apart(peer, arguments)
-        print(f"{peer} is done", file=sys.stderr, flush=True)
+    results = measure_parts("bench.conversation", arguments.peers.split(","), parser, arguments)
+    turns: dict[str, Turns] = succeeded(results)
+    if not turns:
+        raise SystemExit(1)
     print_machine(machine_facts())
     print(
         f"{arguments.size} size, {arguments.dtype}, quantize {arguments.quantize}, {arguments.device}, "
         f"{arguments.frames} frames a turn"
     )
     columns = ["turn", "context"]
-    columns += [f"{peer}, {what}" for peer in peers for what in ("first frame s", "turn s")]
+    columns += [f"{peer}, {what}" for peer in turns for what in ("first frame s", "turn s")]
     rows: list[list[Any]] = []
-    for number in range(arguments.turns):
-        row: list[Any] = [number + 1, int(results[peers[0]][number]["n_positions"])]
-        for peer in peers:
-            row += [results[peer][number]["first_frame_s"], results[peer][number]["turn_s"]]
+    for number, same_turn in enumerate(zip(*turns.values(), strict=True)):
+        row: list[Any] = [number + 1, int(same_turn[0]["n_positions"])]
+        for turn in same_turn:
+            row += [turn["first_frame_s"], turn["turn_s"]]
         rows.append(row)
     print_table(columns, rows)
     write_results("conversation", {"results": results}, arguments.results)

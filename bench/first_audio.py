@@ -15,18 +15,16 @@ import argparse
 import contextlib
 import json
 import statistics
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import torch
 
-from bench.machine import machine_facts, wait_until_idle
+from bench.machine import machine_facts
+from bench.parts import BenchmarkParser, measure_parts, succeeded
 from bench.peers import codec as codec_peer
 from bench.peers import ours
-from bench.peers.base import SIZES, Job, clock
-from bench.report import FOLDER, print_machine, print_table, write_results
+from bench.peers.base import Job, clock
+from bench.report import print_machine, print_table, write_results
 from csm_repl.codec import Codec
 from csm_repl.engine import Engine, SamplingOptions, open_engine, text_rows
 
@@ -76,36 +74,17 @@ def measure(mode: str, arguments: argparse.Namespace) -> dict[str, dict[str, flo
     }
 
 
-def _measure_apart(mode: str, arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
-    command = [sys.executable, "-m", "bench.first_audio", "--only", mode]
-    for name in ("context", "text", "rounds", "dtype", "device", "size"):
-        command += [f"--{name}", str(getattr(arguments, name))]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def main(words: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = BenchmarkParser(__doc__)
+    parser.add_option("--context", type=int, default=500)
+    parser.add_option("--text", type=int, default=16)
+    parser.add_option("--rounds", type=int, default=5)
     parser.add_argument("--modes", default="none,int8,int4")
-    parser.add_argument("--context", type=int, default=500)
-    parser.add_argument("--text", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--size", default="full", choices=SIZES)
-    parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for an idle machine")
-    parser.add_argument("--results", type=Path, default=FOLDER)
-    parser.add_argument("--only", help=argparse.SUPPRESS)
     arguments = parser.parse_args(words)
     if arguments.only:
         print(json.dumps(measure(arguments.only, arguments)))
         return
-    results = {}
-    for mode in arguments.modes.split(","):
-        if arguments.size == "full":
-            wait_until_idle(arguments.patience)
-        results[mode] = _measure_apart(mode, arguments)
-        print(f"{mode} is done", file=sys.stderr, flush=True)
+    results = measure_parts("bench.first_audio", arguments.modes.split(","), parser, arguments)
     print_machine(machine_facts())
     print(
         f"{arguments.size} size, {arguments.dtype}, {arguments.device}, context {arguments.context}, "
@@ -113,7 +92,7 @@ def main(words: list[str] | None = None) -> None:
     )
     rows = [
         (mode, state, row["first_frame_s"], row["first_audio_s"])
-        for mode, states in results.items()
+        for mode, states in succeeded(results).items()
         for state, row in states.items()
     ]
     print_table(("quantize", "context", "first frame s", "first audio s"), rows)

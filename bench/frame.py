@@ -16,15 +16,15 @@ import dataclasses
 import importlib
 import json
 import statistics
-import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from bench.machine import cpu_seconds, machine_facts, peak_rss_gb, read_bandwidth, wait_until_idle
+from bench.parts import measure_apart
+from bench.report import print_machine, write_results
 
 N_WARM_UP = 2
 FRAME_S = 0.08
@@ -60,13 +60,11 @@ def measure(peer: str, arguments: argparse.Namespace) -> dict[str, Any]:
     return {**result, "peak_rss_gb": peak_rss_gb(), "others_cpus": max(0.0, others / wall)}
 
 
-def measure_apart(peer: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """One peer in a fresh process, whose memory is free again afterwards."""
-    command = [sys.executable, "-m", "bench.frame", "--only", peer, "--device", arguments.device]
-    command += ["--dtype", arguments.dtype, "--context", str(arguments.context)]
-    command += ["--frames", str(arguments.frames)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+def measure_round(peer: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """One peer in a process of its own."""
+    words = ["--only", peer, "--device", arguments.device, "--dtype", arguments.dtype]
+    words += ["--context", str(arguments.context), "--frames", str(arguments.frames)]
+    return measure_apart("bench.frame", words)
 
 
 def bytes_per_frame(dtype: torch.dtype, quantize: str = "none") -> int:
@@ -138,7 +136,6 @@ def main() -> None:
     unknown = [peer for peer in peers if peer not in PEERS]
     if unknown:
         parser.error(f"no such peer: {', '.join(unknown)}; there are {', '.join(PEERS)}")
-    facts = machine_facts()
     takes: dict[str, list[dict[str, Any]]] = {peer: [] for peer in peers}
     bandwidth = 0.0
     for turn in range(arguments.rounds):
@@ -147,11 +144,11 @@ def main() -> None:
             bandwidth = max(bandwidth, read_bandwidth())
         for peer in peers:
             wait_until_idle(arguments.patience)
-            takes[peer].append(measure_apart(peer, arguments))
+            takes[peer].append(measure_round(peer, arguments))
             print(f"round {turn + 1} {peer}: {_short(takes[peer][-1])}", file=sys.stderr, flush=True)
     dtype = getattr(torch, arguments.dtype)
     n_bytes = {peer: bytes_per_frame(dtype, split_peer(peer)[1]) for peer in peers if peer != "codec"}
-    print(f"{facts['cpu']}, {facts['cores']} cores, torch {facts['torch']}, {facts['date']}")
+    print_machine(machine_facts())
     print(f"{arguments.dtype}, context {arguments.context}", end="")
     print(f", read bandwidth {bandwidth:.1f} GB/s" if bandwidth else "")
     summaries = {peer: summary(rounds) for peer, rounds in takes.items() if peer != "codec"}
@@ -166,18 +163,15 @@ def main() -> None:
         )
     busy = max(take["others_cpus"] for rounds in takes.values() for take in rounds)
     print(f"\nOther processes used up to {busy:.2f} CPUs during a take.")
-    folder = Path(__file__).parent / "results"
-    folder.mkdir(exist_ok=True)
-    path = folder / time.strftime("frame-%Y%m%d-%H%M%S.json")
-    content = {
-        "command": " ".join(sys.argv),
-        "machine": {**facts, "read_bandwidth_gb_s": bandwidth},
-        "bytes_per_frame": n_bytes,
-        "summaries": summaries,
-        "takes": takes,
-    }
-    path.write_text(json.dumps(content, indent=1))
-    print(f"written: {path}")
+    write_results(
+        "frame",
+        {
+            "read_bandwidth_gb_s": bandwidth,
+            "bytes_per_frame": n_bytes,
+            "summaries": summaries,
+            "takes": takes,
+        },
+    )
 
 
 def _short(take: dict[str, Any]) -> str:

@@ -18,10 +18,8 @@ import argparse
 import dataclasses
 import json
 import statistics
-import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,10 +28,11 @@ from bench.batch import measure as measure_batch
 from bench.first_audio import first_audio
 from bench.frame import FRAME_S, N_WARM_UP, bytes_per_frame
 from bench.machine import machine_facts
+from bench.parts import BenchmarkParser, measure_parts, succeeded
 from bench.peers import codec as codec_peer
 from bench.peers import ours
-from bench.peers.base import SIZES, Job, Take, clock
-from bench.report import FOLDER, print_table, write_results
+from bench.peers.base import Job, Take, clock
+from bench.report import print_table, write_results
 from csm_repl.codec import Codec
 from csm_repl.engine import Engine, SamplingOptions, open_engine
 from csm_repl.model.csm import CSM
@@ -169,19 +168,8 @@ def measure(part: str, arguments: argparse.Namespace) -> dict[str, Any]:
     return measure_ours(part, job, arguments.text)
 
 
-def _measure_apart(part: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    command = [sys.executable, "-m", "bench.gpu", "--only", part]
-    for name in ("rows", "context", "frames", "text", "dtype", "device", "size"):
-        command += [f"--{name}", str(getattr(arguments, name))]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    lines = done.stdout.splitlines()
-    if done.returncode or not lines:
-        return {"failed": f"exit code {done.returncode}; its complaint is above"}
-    return json.loads(lines[-1])
-
-
 def print_results(results: dict[str, dict[str, Any]]) -> None:
-    takes = {part: found for part, found in results.items() if part != "batch" and "failed" not in found}
+    takes = {part: found for part, found in succeeded(results).items() if part != "batch"}
     rows = [[part, *(found.get(key) for key in COLUMNS.values())] for part, found in takes.items()]
     if rows:
         print_table(["", *COLUMNS], rows)
@@ -214,17 +202,12 @@ def print_results(results: dict[str, dict[str, Any]]) -> None:
 
 
 def main(words: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = BenchmarkParser(__doc__, device="cuda")
+    parser.add_option("--rows", default="1,8,32")
+    parser.add_option("--context", type=int, default=500)
+    parser.add_option("--frames", type=int, default=60)
+    parser.add_option("--text", type=int, default=16)
     parser.add_argument("--parts", default=",".join(PARTS))
-    parser.add_argument("--rows", default="1,8,32")
-    parser.add_argument("--context", type=int, default=500)
-    parser.add_argument("--frames", type=int, default=60)
-    parser.add_argument("--text", type=int, default=16)
-    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--size", default="full", choices=SIZES)
-    parser.add_argument("--results", type=Path, default=FOLDER)
-    parser.add_argument("--only", choices=PARTS, help=argparse.SUPPRESS)
     arguments = parser.parse_args(words)
     if arguments.device.startswith("cuda") and not torch.cuda.is_available():
         built = "" if torch.version.cuda else " and is built without CUDA"
@@ -239,10 +222,7 @@ def main(words: list[str] | None = None) -> None:
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
         parser.error(f"no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}")
-    results = {}
-    for part in parts:
-        results[part] = _measure_apart(part, arguments)
-        print(f"{time.strftime('%H:%M:%S')} {part} is done", file=sys.stderr, flush=True)
+    results = measure_parts("bench.gpu", parts, parser, arguments)
     facts = gpu_facts(arguments.device)
     print(f"{facts['gpu'] or facts['cpu']}, torch {facts['torch']}, CUDA {facts['cuda']}, {facts['date']}")
     print(f"{arguments.size} size, {arguments.dtype}, context {arguments.context}")

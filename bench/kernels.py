@@ -10,7 +10,6 @@ Prints tables and writes `bench/results/kernels-*.json`.
 from __future__ import annotations
 
 import argparse
-import json
 import mmap
 import tempfile
 import time
@@ -23,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from bench.machine import machine_facts, read_bandwidth, wait_until_idle
+from bench.report import print_machine, write_results
 from csm_repl.model import quantized_linear
 from csm_repl.model.linear import FEW_ROWS_BLOCK, MANY_ROWS_BLOCK, Linear, _upcast_linear
 from csm_repl.model.quantized_linear import Int4Linear, Int8Linear, QuantizedLinear
@@ -253,8 +253,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(QUESTIONS), help=", ".join(QUESTIONS))
     parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for an idle machine")
     arguments = parser.parse_args()
-    facts = machine_facts()
-    print(f"{facts['cpu']}, {facts['cores']} cores, torch {facts['torch']}, {facts['date']}")
+    print_machine(machine_facts())
     results: dict[str, dict[str, Times]] = {}
     for name in arguments.only.split(","):
         wait_until_idle(arguments.patience)
@@ -263,12 +262,7 @@ def main() -> None:
         print_table(results[name])
     bandwidth = read_bandwidth()
     print(f"\nread bandwidth {bandwidth:.1f} GB/s")
-    folder = Path(__file__).parent / "results"
-    folder.mkdir(exist_ok=True)
-    path = folder / time.strftime("kernels-%Y%m%d-%H%M%S.json")
-    content = {"machine": {**facts, "read_bandwidth_gb_s": bandwidth}, "results": results}
-    path.write_text(json.dumps(content, indent=1))
-    print(f"written: {path}")
+    write_results("kernels", {"read_bandwidth_gb_s": bandwidth, "results": results})
 
 
 if __name__ == "__main__":

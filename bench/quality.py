@@ -20,7 +20,6 @@ import argparse
 import gc
 import json
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ import torch
 
 from bench.machine import machine_facts
 from bench.models import RANDOM_FOLDER, random_model
+from bench.report import print_machine, write_results
 from csm_repl.engine import Engine, SamplingOptions, audio_rows, prompt_rows, spoken_text
 from csm_repl.model.checkpoint import Checkpoint, find_checkpoint, load_csm
 from csm_repl.model.csm import CSM
@@ -207,22 +207,10 @@ def main() -> None:
     rows = prompt(folder, checkpoint, arguments)
     modes = arguments.modes.split(",")
     results = dict(measure(checkpoint, rows, modes, n_frames=arguments.frames, seed=arguments.seed))
-    facts = machine_facts()
-    print(f"{facts['cpu']}, torch {facts['torch']}, {facts['date']}")
+    print_machine(machine_facts())
     print(f"{folder.name}, {len(rows)} positions of context, ", end="")
     print_table(results)
-    results_folder = Path(__file__).parent / "results"
-    results_folder.mkdir(exist_ok=True)
-    path = results_folder / time.strftime("quality-%Y%m%d-%H%M%S.json")
-    content = {
-        "command": " ".join(sys.argv),
-        "machine": facts,
-        "model": str(folder),
-        "n_prompt": len(rows),
-        "results": results,
-    }
-    path.write_text(json.dumps(content, indent=1))
-    print(f"\nwritten: {path}")
+    write_results("quality", {"model": folder.name, "n_prompt": len(rows), "results": results})
 
 
 if __name__ == "__main__":

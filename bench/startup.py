@@ -12,7 +12,6 @@ and writes `bench/results/startup-*.json`. Needs the test extra.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import statistics
@@ -24,6 +23,7 @@ from pathlib import Path
 
 from bench.machine import machine_facts, wait_until_idle
 from bench.models import RANDOM_FOLDER, random_model
+from bench.report import print_machine, write_results
 from tests.console.terminal import CTRL_D, Terminal, program
 
 MODES = ("none", "int8", "int4")
@@ -91,8 +91,8 @@ def main() -> None:
     parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for an idle machine")
     arguments = parser.parse_args()
     model = (arguments.model or random_model(arguments.folder)).resolve()
-    facts = machine_facts()
-    print(f"{facts['cpu']}, {facts['cores']} cores, torch {facts['torch']}, {facts['date']}; {model.name}")
+    print_machine(machine_facts())
+    print(model.name)
     results: dict[str, list[dict[str, float]]] = {}
     for mode in arguments.modes.split(","):
         results[mode] = []
@@ -109,12 +109,7 @@ def main() -> None:
             for key in ("prompt_s", "loading_s")
         )
         print(f"| {mode} | {first['prompt_s']:.1f} | {prompt_s:.1f} | {loading_s:.1f} |")
-    folder = Path(__file__).parent / "results"
-    folder.mkdir(exist_ok=True)
-    path = folder / time.strftime("startup-%Y%m%d-%H%M%S.json")
-    content = {"command": " ".join(sys.argv), "machine": facts, "model": str(model), "results": results}
-    path.write_text(json.dumps(content, indent=1))
-    print(f"\nwritten: {path}")
+    write_results("startup", {"model": model.name, "results": results})
 
 
 if __name__ == "__main__":

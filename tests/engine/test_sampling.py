@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
+from step_takes import ReadBacks
 
 from csm_repl.engine import Engine, Sampler, SamplingOptions, prompt_rows
 from csm_repl.model.csm import CSM
@@ -177,19 +176,6 @@ def test_a_sampler_goes_on_where_an_earlier_take_stopped(micro_model: CSM) -> No
         prompt_rows([], [256, 72, 105, 257], 4, begun=codes), sampler=begun.sampler, max_frames=7
     )
     assert codes.T.tolist() + [frame.tolist() for frame in rest] == whole
-
-
-class ReadBacks(TorchDispatchMode):
-    """Counts what would make the host wait for a GPU: a value read, or a size that depends on values."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func._schema.name in {"aten::_local_scalar_dense", "aten::nonzero", "aten::item", "aten::equal"}:
-            self.names.append(func._schema.name)
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("top_k", [1, 50])

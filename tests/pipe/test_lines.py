@@ -7,7 +7,6 @@ import os
 import resource
 import signal
 import subprocess
-import sys
 import time
 import wave
 from collections.abc import Callable
@@ -18,27 +17,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.speech import read_pcm, write_clip
-from tools.random_checkpoint import TINY_FLAVORS, write_checkpoint
+from tests.pipe.program import command
+from tests.speech import read_pcm
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "csm-random-quick"
-    return write_checkpoint(folder, flavors={**TINY_FLAVORS, "audio_num_codebooks": 4}, ends=True)
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    write_clip(tmp_path / "references" / "reference.wav", "The first voice.")
-    write_clip(tmp_path / "references" / "reference1-anna.wav", "The second voice.", pitch_hz=210)
-    return tmp_path
-
-
-def _command(model: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "csm_repl", "--model", str(model), "--whisper-model", "off", *arguments]
 
 
 @pytest.fixture
@@ -46,7 +28,7 @@ def run(model: Path, home: Path) -> Run:
     def call(*arguments: str, text: str | bytes = b"", **options: Any) -> subprocess.CompletedProcess[bytes]:
         data = text.encode() if isinstance(text, str) else text
         return subprocess.run(
-            _command(model, *arguments), cwd=home, input=data, capture_output=True, timeout=120, **options
+            command(model, *arguments), cwd=home, input=data, capture_output=True, timeout=120, **options
         )
 
     return call
@@ -137,7 +119,7 @@ def test_quiet_leaves_only_results_and_errors(run: Run) -> None:
 
 def test_lines_are_spoken_as_they_arrive(model: Path, home: Path) -> None:
     process = subprocess.Popen(
-        _command(model, "-q"), cwd=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        command(model, "-q"), cwd=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -194,7 +176,7 @@ def test_tracks_and_codes_are_written_when_asked_for(run: Run, home: Path) -> No
 
 def test_a_closed_stdout_ends_the_run_quietly_and_keeps_the_takes(model: Path, home: Path) -> None:
     script = "\n".join(f"Line {index}." for index in range(50))
-    shell = f"{' '.join(_command(model, '-q'))} | head -1"
+    shell = f"{' '.join(command(model, '-q'))} | head -1"
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {shell}"],
         cwd=home, input=script.encode(), capture_output=True, timeout=120,
@@ -208,7 +190,7 @@ def test_a_closed_stdout_ends_the_run_quietly_and_keeps_the_takes(model: Path, h
 
 def test_a_stdout_that_is_closed_from_the_start_is_no_crash(model: Path, home: Path) -> None:
     done = subprocess.run(
-        ["bash", "-c", f"{' '.join(_command(model))} >&-"],
+        ["bash", "-c", f"{' '.join(command(model))} >&-"],
         cwd=home, input=b"Hello.\n", capture_output=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -230,7 +212,7 @@ def test_a_full_disk_costs_the_take_and_leaves_no_part_of_it(run: Run, home: Pat
 def test_a_full_device_behind_o_dash_is_an_error(model: Path, home: Path) -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
-            _command(model, "-o", "-"), cwd=home, input=b"Hello.\n", stdout=full, stderr=subprocess.PIPE,
+            command(model, "-o", "-"), cwd=home, input=b"Hello.\n", stdout=full, stderr=subprocess.PIPE,
             timeout=120,
         )  # fmt: skip
     assert done.returncode == 1
@@ -248,7 +230,7 @@ def test_an_output_folder_that_cannot_be_made_is_said_before_loading(run: Run, h
 
 def test_ctrl_c_in_a_pipe_keeps_what_is_done_and_exits_130(model: Path, home: Path) -> None:
     process = subprocess.Popen(
-        _command(model), cwd=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command(model), cwd=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -303,7 +285,7 @@ def test_a_line_of_1_000_turns_is_a_thousand_files_and_one(run: Run, home: Path)
 def test_300_lines_keep_memory_flat_files_complete_and_the_context_in_bounds(model: Path, home: Path) -> None:
     n_lines = 300
     process = subprocess.Popen(
-        _command(model, "--json", "-q"), cwd=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command(model, "--json", "-q"), cwd=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdin is not None
     assert process.stdout is not None

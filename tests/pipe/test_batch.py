@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,8 +15,7 @@ from typing import Any
 import pytest
 
 from csm_repl.pipe.lines import END, LineFeed, read_lines
-from tests.speech import write_clip
-from tools.random_checkpoint import TINY_FLAVORS, write_checkpoint
+from tests.pipe.program import command
 
 SCRIPT = (
     (
@@ -36,32 +34,14 @@ CHANGES = {"created", "timings"}
 """What depends on the time in a take's JSON."""
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "csm-random-quick"
-    return write_checkpoint(folder, flavors={**TINY_FLAVORS, "audio_num_codebooks": 4}, ends=True)
-
-
-@pytest.fixture(scope="module")
-def endless_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "csm-random-endless"
-    return write_checkpoint(folder, flavors={**TINY_FLAVORS, "audio_num_codebooks": 4}, ends=False)
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    write_clip(tmp_path / "references" / "reference.wav", "The first voice.")
-    write_clip(tmp_path / "references" / "reference1-anna.wav", "The second voice.", pitch_hz=210)
-    return tmp_path
-
-
-def command(model: Path, *arguments: str) -> list[str]:
-    base = [sys.executable, "-m", "csm_repl", "--model", str(model), "--whisper-model", "off"]
-    return [*base, "--dtype", "float32", "--independent", *arguments]
+def independent(model: Path, *arguments: str) -> list[str]:
+    return command(model, "--dtype", "float32", "--independent", *arguments)
 
 
 def run(home: Path, model: Path, *arguments: str, text: bytes) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(command(model, *arguments), cwd=home, input=text, capture_output=True, timeout=120)
+    return subprocess.run(
+        independent(model, *arguments), cwd=home, input=text, capture_output=True, timeout=120
+    )
 
 
 def lasting(value: Any) -> Any:
@@ -117,7 +97,7 @@ def test_a_batch_leaves_what_lines_one_by_one_leave(home: Path, model: Path) -> 
 
 def test_a_batch_needs_independent_lines_and_no_terminal(home: Path, model: Path) -> None:
     done = subprocess.run(
-        [part for part in command(model, "--batch", "4") if part != "--independent"],
+        [part for part in independent(model, "--batch", "4") if part != "--independent"],
         cwd=home, input=b"Hello.\n", capture_output=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 2
@@ -134,7 +114,7 @@ def test_compiling_without_cuda_is_a_usage_error_before_loading(home: Path, mode
 
 def test_lines_are_spoken_as_they_arrive_although_there_is_room_for_more(home: Path, model: Path) -> None:
     process = subprocess.Popen(
-        command(model, "-q", "--batch", "4"), cwd=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        independent(model, "-q", "--batch", "4"), cwd=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         text=True, bufsize=1,
     )  # fmt: skip
     assert process.stdin is not None
@@ -151,7 +131,7 @@ def test_lines_are_spoken_as_they_arrive_although_there_is_room_for_more(home: P
 def test_ctrl_c_drops_what_is_not_finished_and_exits_130(home: Path, endless_model: Path) -> None:
     """The input is still open: the reading thread must not hold the exit up."""
     process = subprocess.Popen(
-        command(endless_model, "--batch", "2", "--max-seconds", "100"), cwd=home, stdin=subprocess.PIPE,
+        independent(endless_model, "--batch", "2", "--max-seconds", "100"), cwd=home, stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1,
     )  # fmt: skip
     assert process.stdin is not None

@@ -1,0 +1,92 @@
+"""Options that the benchmarks share, and their parts, each measured in a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.machine import wait_until_idle
+from bench.peers.base import SIZES
+from bench.report import FOLDER
+
+__all__ = ["BenchmarkParser", "PartFailedError", "measure_apart", "measure_parts", "succeeded"]
+
+DTYPES = ("bfloat16", "float16", "float32")
+
+
+class PartFailedError(Exception):
+    """A part's process ended with an error, which it has printed."""
+
+
+class BenchmarkParser(argparse.ArgumentParser):
+    """`--dtype --device --size --patience --results` and, for the process of one part, `--only`.
+
+    Options that are added with `add_option` are handed on to the process of a part.
+    """
+
+    def __init__(self, description: str | None, *, device: str = "cpu") -> None:
+        super().__init__(description=description, formatter_class=argparse.RawTextHelpFormatter)
+        self._handed_on: list[str] = []
+        self.add_option("--dtype", default=DTYPES[0], choices=DTYPES)
+        self.add_option("--device", default=device)
+        self.add_option("--size", default="full", choices=SIZES)
+        self.add_argument("--patience", type=float, default=60.0, help="seconds to wait for an idle machine")
+        self.add_argument("--results", type=Path, default=FOLDER)
+        self.add_argument("--only", help=argparse.SUPPRESS)
+
+    def add_option(self, name: str, **properties: Any) -> None:
+        """Adds an option whose value each part's process needs."""
+        self.add_argument(name, **properties)
+        self._handed_on.append(name)
+
+    def words_for(self, part: str, arguments: argparse.Namespace) -> list[str]:
+        """The command line that measures one part."""
+        words = ["--only", part]
+        for name in self._handed_on:
+            words += [name, str(getattr(arguments, name[2:].replace("-", "_")))]
+        return words
+
+
+def measure_apart(module: str, words: Sequence[str]) -> Any:
+    """What `python -m module *words` prints as JSON in its last line; its memory is free afterwards.
+
+    Raises:
+        PartFailedError: it failed or printed nothing.
+    """
+    done = subprocess.run([sys.executable, "-m", module, *words], stdout=subprocess.PIPE, text=True)
+    lines = done.stdout.splitlines()
+    if done.returncode or not lines:
+        raise PartFailedError(f"{module} ended with exit code {done.returncode}; its complaint is above")
+    return json.loads(lines[-1])
+
+
+def measure_parts(
+    module: str, parts: Iterable[str], parser: BenchmarkParser, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """Each part's result, one after the other, at full size on a CPU that is otherwise idle.
+
+    A part that fails leaves `{"failed": reason}`, and the others go on.
+    """
+    results: dict[str, Any] = {}
+    for part in parts:
+        if arguments.size == "full" and arguments.device == "cpu":
+            wait_until_idle(arguments.patience)
+        try:
+            results[part] = measure_apart(module, parser.words_for(part, arguments))
+        except PartFailedError as error:
+            results[part] = {"failed": str(error)}
+        print(f"{time.strftime('%H:%M:%S')} {part} is done", file=sys.stderr, flush=True)
+    return results
+
+
+def succeeded(results: dict[str, Any]) -> dict[str, Any]:
+    """The parts that did not fail."""
+    return {
+        part: found for part, found in results.items() if not (isinstance(found, dict) and "failed" in found)
+    }
