@@ -15,6 +15,7 @@ __all__ = [
     "Placement",
     "choose_placement",
     "free_bytes",
+    "less_memory",
     "numbers_text",
     "out_of_memory",
 ]
@@ -130,6 +131,13 @@ def free_bytes(device: torch.device) -> int | None:
         return None
     available = next((line for line in lines if line.startswith("MemAvailable:")), None)
     return None if available is None else int(available.split()[1]) * 1024
+
+
+def less_memory(device: torch.device | str) -> str:
+    """What a user can do when a device's memory is exhausted: the end of a sentence without its full stop."""
+    if torch.device(device).type == "cpu":
+        return "close other programs, or start again with --quantize int8 or int4, or with --dtype bfloat16"
+    return "close other programs, or start again with --dtype bfloat16, a smaller --batch or --device cpu"
 
 
 def out_of_memory(error: BaseException) -> bool:

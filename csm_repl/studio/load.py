@@ -11,7 +11,7 @@ from csm_repl.errors import HubError, OutOfMemoryError, UsageError
 from csm_repl.model.builtin import BUILTIN_MODEL, builtin_folder
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.config import ModelConfig
-from csm_repl.model.device import choose_placement, out_of_memory
+from csm_repl.model.device import choose_placement, less_memory, out_of_memory
 from csm_repl.model.hub import ModelFiles, find_model
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.session.takes import TakeFolder
@@ -89,7 +89,7 @@ def open_studio(settings: Settings, *, say: Say = lambda _: None) -> Studio:
             raise
         raise OutOfMemoryError(
             f"The model does not fit into the memory of {placement.device}.",
-            "Close other programs, or use --dtype bfloat16 or --device cpu.",
+            f"Please {less_memory(placement.device)}.",
         ) from error
     say(f"Ready in {time.perf_counter() - started:.1f} s.")
     return Studio(

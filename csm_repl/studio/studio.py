@@ -20,6 +20,7 @@ from csm_repl.codec import Codec
 from csm_repl.engine import AnyEngine, BatchEngine, Engine
 from csm_repl.errors import LineError, OutOfMemoryError
 from csm_repl.events import Event, Notice
+from csm_repl.model.device import less_memory
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.script import Line
 from csm_repl.session.conversation import Conversation, ConversationTurn
@@ -205,6 +206,5 @@ class Studio:
         first_line = (str(error).strip().splitlines() or ["out of memory"])[0]
         return OutOfMemoryError(
             f"The memory of {self.model.device} is exhausted: {first_line[:160]}",
-            "The model is still loaded. Close other programs, shorten the text, or start again with "
-            "--device cpu or --dtype bfloat16.",
+            f"The model is still loaded. Shorten the text, {less_memory(self.engine.model.device)}.",
         )
