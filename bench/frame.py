@@ -5,8 +5,8 @@
 
 Full size, random weights, batch 1, sampling on. Every peer builds its model in a process of its own, one
 at a time, and the peers take turns round after round, so a change in the machine's load hits all of them.
-`-int8` and `-int4` are csm-repl's quantised weights (CPU only); `mapped` is `ours` from a cached file.
-Prints a table and writes `bench/results/frame-*.json`.
+`-int8` and `-int4` are csm-repl's quantised weights (CPU only); `mapped` is `ours` from a cached file, and
+`plain` is `ours` without native kernels. Prints a table and writes `bench/results/frame-*.json`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from bench.report import print_machine, write_results
 N_WARM_UP = 2
 FRAME_S = 0.08
 DEFAULT_PEERS = ("ours", "ours-int8", "ours-int4", "transformers", "original", "codec")
-PEERS = (*DEFAULT_PEERS, "mapped", "mapped-int8", "mapped-int4")
+PEERS = (*DEFAULT_PEERS, *(name + mode for name in ("mapped", "plain") for mode in ("", "-int8", "-int4")))
 _NOT_READ = ("text_embeddings", "audio_embeddings")
 
 

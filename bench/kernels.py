@@ -23,9 +23,9 @@ from torch.nn import functional as F
 
 from bench.machine import machine_facts, read_bandwidth, wait_until_idle
 from bench.report import print_machine, write_results
-from csm_repl.model import quantized_linear
+from csm_repl.model import native, quantized_linear
 from csm_repl.model.linear import FEW_ROWS_BLOCK, MANY_ROWS_BLOCK, Linear, _upcast_linear
-from csm_repl.model.quantized_linear import Int4Linear, Int8Linear, QuantizedLinear
+from csm_repl.model.quantized_linear import Int4Linear, Int4NativeLinear, Int8Linear, QuantizedLinear
 
 SET_BYTES = 2**29
 SHAPES = {
@@ -37,6 +37,7 @@ SHAPES = {
     "depth qkv": (1536, 1024),
 }
 ROWS = (2, 3, 4, 8, 16, 32, 64, 128, 500)
+NATIVE_ROWS = (1, 2, 4, 8, 16, 32)
 QUANTIZED_ROWS = (2, 4, 8, 12, 16, 24, 32, 48, 64, 128, 256)
 
 Times = dict[str, float]
@@ -153,9 +154,8 @@ def pages(rounds: int) -> dict[str, Times]:
 
 
 def plain_layers(weights: list[torch.Tensor]) -> list[Linear]:
-    layers = [Linear(weight.shape[1], weight.shape[0]) for weight in weights]
-    for layer, weight in zip(layers, weights, strict=True):
-        layer.load_state_dict({"weight": weight}, assign=True)
+    layers = row_major_layers(weights)
+    for layer in layers:
         layer.prepare()
     return layers
 
@@ -228,12 +228,45 @@ def many_rows_quantized(rounds: int) -> dict[str, Times]:
     return results
 
 
+def native_rows(rounds: int) -> dict[str, Times]:
+    """The native kernels, by the number of float32 rows: GB/s, of the bytes that the layer holds."""
+    results = {}
+    for name, shape in SHAPES.items():
+        weights = weight_set(shape, torch.bfloat16)
+        layers: dict[str, list[Any]] = {
+            "bfloat16": row_major_layers(weights),
+            "int8": quantized_layers(Int8Linear, weights),
+            "int4": quantized_layers(Int4NativeLinear, weights),
+        }
+        times: Times = {}
+        for n_rows in NATIVE_ROWS:
+            x = torch.randn(n_rows, shape[1])
+            found = race({mode: (natively(x), items) for mode, items in layers.items()}, rounds)
+            for mode, seconds in found.items():
+                n_bytes = sum(p.nbytes for p in layers[mode][0].parameters())
+                times[f"{mode}, {n_rows}"] = n_bytes / seconds / 1e9
+        results[f"{name} {shape[0]}x{shape[1]}"] = times
+    return results
+
+
+def row_major_layers(weights: list[torch.Tensor]) -> list[Linear]:
+    layers = [Linear(weight.shape[1], weight.shape[0]) for weight in weights]
+    for layer, weight in zip(layers, weights, strict=True):
+        layer.load_state_dict({"weight": weight}, assign=True)
+    return layers
+
+
+def natively(x: torch.Tensor) -> Kernel:
+    return lambda layer: native.multiply(layer, x)
+
+
 QUESTIONS = {
     "rows1": one_row,
     "rows": many_rows,
     "pages": pages,
     "quant1": one_row_quantized,
     "quant": many_rows_quantized,
+    "native": native_rows,
 }
 
 

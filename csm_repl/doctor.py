@@ -125,9 +125,23 @@ def _device(settings: Settings) -> Iterator[Finding]:
         what = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB GPU memory free"
         yield _memory(free, what)
     else:
+        yield _kernels(settings, placement.device.type, placement.dtype_name)
         available = _available_memory()
         if available is not None:
             yield _memory(available, f"{available / 2**30:.1f} GiB available, {os.cpu_count()} CPU cores")
+
+
+def _kernels(settings: Settings, device: str, dtype: str) -> Finding:
+    if not settings.native or device != "cpu" or dtype == "float16":
+        return Finding("kernels", "ok", "PyTorch's")
+    from csm_repl.model import native
+
+    built = native.library()
+    if built.library is not None:
+        return Finding("kernels", "ok", built.reason)
+    return Finding(
+        "kernels", "note", f"{built.reason} Frames are slower without; install gcc (Debian: apt install gcc)"
+    )
 
 
 def _memory(n_bytes: int, text: str) -> Finding:

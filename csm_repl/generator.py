@@ -190,6 +190,7 @@ def load_csm_1b(
     revision: str | None = None,
     dtype: str = "auto",
     quantize: str = "none",
+    native: bool = True,
     offline: bool = False,
     token: str | None = None,
 ) -> Generator:
@@ -201,6 +202,7 @@ def load_csm_1b(
         revision: branch, tag or commit on the hub.
         dtype: auto, bfloat16, float16 or float32.
         quantize: weights of the layers on a CPU: none, int8, int4 or auto (int8 on a CPU, none elsewhere).
+        native: whether the native kernels make the frames on a CPU; they need a C compiler, once.
         offline: never touch the network.
         token: access token of the hub.
 
@@ -222,6 +224,7 @@ def load_csm_1b(
         dtype=placement.dtype,
         quantize=placement.quantize,
         cache_dir=default_cache_dir(),
+        native=native,
     )
     return Generator(open_engine(loaded), codec, tokenizer)
 

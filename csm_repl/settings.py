@@ -208,6 +208,12 @@ class Settings:
         "compile the frame step with torch.compile, on a CUDA device only; the first start takes longer",
         group="model",
     )
+    native: bool = _setting(
+        True,
+        _boolean,
+        "make frames by csm-repl's own kernels on a CPU, which the C compiler makes once",
+        group="model",
+    )
     weight_cache: bool = _setting(
         True, _boolean, "keep converted weights on disk so that the next start is faster", group="model"
     )

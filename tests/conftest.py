@@ -100,19 +100,20 @@ def tiny_model(tiny_checkpoint: Path) -> CSM:
     return _load(tiny_checkpoint)
 
 
-@pytest.fixture(scope="session")
-def micro_model(micro_checkpoint: Path) -> CSM:
-    return _load(micro_checkpoint)
+@pytest.fixture(scope="session", params=["native", "pytorch"])
+def micro_model(micro_checkpoint: Path, request: pytest.FixtureRequest) -> CSM:
+    return _load(micro_checkpoint, native=request.param == "native")
 
 
-@pytest.fixture(scope="session")
-def golden_model(golden_folder: Path) -> CSM:
-    return _load(golden_folder)
+@pytest.fixture(scope="session", params=["native", "pytorch"])
+def golden_model(golden_folder: Path, request: pytest.FixtureRequest) -> CSM:
+    """With the native kernels and without: both must give the golden tokens."""
+    return _load(golden_folder, native=request.param == "native")
 
 
-def _load(folder: Path) -> CSM:
+def _load(folder: Path, *, native: bool = True) -> CSM:
     import torch
 
     from csm_repl.model.checkpoint import find_checkpoint, load_csm
 
-    return load_csm(find_checkpoint(folder), device=torch.device("cpu"), dtype=torch.float32)
+    return load_csm(find_checkpoint(folder), device=torch.device("cpu"), dtype=torch.float32, native=native)

@@ -47,6 +47,8 @@ class Job:
     top_k: int = 50
     seed: int = 0
     size: str = "full"
+    native: bool = True
+    """Whether csm_repl uses its native kernels."""
 
     @property
     def config(self) -> ModelConfig:

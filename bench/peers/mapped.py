@@ -5,11 +5,13 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 
 from bench.peers import ours
 from bench.peers.base import FULL_SIZE, Job, Take, clock
-from csm_repl.model.quantize import empty_csm
+from csm_repl.model.native import runs_natively
+from csm_repl.model.quantize import empty_csm, storage_kind
 from csm_repl.model.weight_cache import write_safetensors
 
 __all__ = ["run"]
@@ -20,7 +22,9 @@ def run(job: Job) -> Take:
         path = Path(folder) / "weights.safetensors"
         write_safetensors(ours.build(job.device, job.dtype, job.quantize).state_dict(), path)
         started = clock(job.device)
-        model = empty_csm(FULL_SIZE, dtype=job.dtype, quantize=job.quantize)
+        native = runs_natively(torch.device(job.device), job.dtype)
+        kind = storage_kind(job.quantize, native=native)
+        model = empty_csm(FULL_SIZE, dtype=job.dtype, quantize=kind)
         model.load_state_dict(load_file(path, device=job.device), assign=True)
-        model.prepare()
+        model.prepare(native=native)
         return ours.time_take(model, job, build_s=clock(job.device) - started)

@@ -17,18 +17,28 @@ from bench.peers.base import (
 from csm_repl.engine import Engine, Generation, SamplingOptions, audio_rows, text_rows
 from csm_repl.model.config import ModelConfig
 from csm_repl.model.csm import CSM
-from csm_repl.model.quantize import empty_csm, is_quantized, quantize_parameter
+from csm_repl.model.native import runs_natively
+from csm_repl.model.quantize import empty_csm, is_quantized, quantize_parameter, storage_kind
 
 __all__ = ["build", "prompt", "run", "start", "time_take"]
 
 
-def build(device: str, dtype: torch.dtype, quantize: str = "none", config: ModelConfig = FULL_SIZE) -> CSM:
+def build(
+    device: str,
+    dtype: torch.dtype,
+    quantize: str = "none",
+    config: ModelConfig = FULL_SIZE,
+    *,
+    native: bool = True,
+) -> CSM:
     """A model with random weights; never more of it in floating point than `quantize` says."""
+    native = native and runs_natively(torch.device(device), dtype)
+    quantize = storage_kind(quantize, native=native)
     model = empty_csm(config, dtype=dtype, quantize=quantize)
     if quantize == "none":
         model = model.to_empty(device=device)
         fill_random(model)
-        return model.prepare()
+        return model.prepare(native=native)
     state: dict[str, torch.Tensor] = {}
     noise = random_noise(device, dtype)
     for name, parameter in CSM(config).named_parameters():
@@ -39,12 +49,12 @@ def build(device: str, dtype: torch.dtype, quantize: str = "none", config: Model
         else:
             state[name] = tensor
     model.load_state_dict(state, assign=True)
-    return model.prepare()
+    return model.prepare(native=native)
 
 
 def run(job: Job) -> Take:
     started = clock(job.device)
-    model = build(job.device, job.dtype, job.quantize, job.config)
+    model = build(job.device, job.dtype, job.quantize, job.config, native=job.native)
     return time_take(model, job, build_s=clock(job.device) - started)
 
 

@@ -21,7 +21,8 @@ from csm_repl.errors import CheckpointError
 from csm_repl.model.config import ModelConfig, is_original, parse_config
 from csm_repl.model.csm import CSM
 from csm_repl.model.layouts import ORIGINAL, TRANSFORMERS, Part, Recipe, recipes
-from csm_repl.model.quantize import empty_csm, is_quantized, quantize_parameter
+from csm_repl.model.native import runs_natively
+from csm_repl.model.quantize import empty_csm, is_quantized, quantize_parameter, storage_kind
 
 __all__ = [
     "Checkpoint",
@@ -208,6 +209,7 @@ def load_csm(
     dtype: torch.dtype,
     quantize: str = "none",
     cache_dir: Path | None = None,
+    native: bool = True,
 ) -> CSM:
     """Loads and prepares a model.
 
@@ -217,6 +219,7 @@ def load_csm(
         dtype: what they are cast to, and what the residual stream and the caches are in.
         quantize: none, int8 or int4 (see `quantize`); the last two on a CPU only.
         cache_dir: where converted weights are kept for the next start; None: not at all.
+        native: whether to use the native kernels, where the device and dtype have any.
 
     Raises:
         CheckpointError: a file is corrupt, a tensor is missing or has another shape than the config says.
@@ -225,6 +228,8 @@ def load_csm(
 
     if quantize != "none" and device.type != "cpu":
         raise ValueError(f"no kernels for {quantize} on {device}")
+    native = native and runs_natively(device, dtype)
+    quantize = storage_kind(quantize, native=native)
     model = empty_csm(checkpoint.config, dtype=dtype, quantize=quantize)
     cache = None
     if cache_dir is not None:
@@ -237,7 +242,7 @@ def load_csm(
     model.load_state_dict(state, strict=True, assign=True)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    return model.prepare()
+    return model.prepare(native=native)
 
 
 @torch.inference_mode(False)

@@ -52,11 +52,16 @@ class CSM(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.text_embeddings.dtype
 
-    def prepare(self) -> CSM:
-        """Makes what is derived from the config: rotary tables and the rows' offsets."""
+    def prepare(self, *, native: bool = False) -> CSM:
+        """Makes what is derived from the config: rotary tables and the rows' offsets.
+
+        Args:
+            native: whether both transformers run few positions by the native kernels, which must be there
+                for the device and dtype; the weights must then stay where they are.
+        """
         config, device = self.config, self.device
-        self.backbone.prepare(config.backbone.max_positions, device)
-        self.decoder.prepare(config.n_codebooks, device)
+        self.backbone.prepare(config.backbone.max_positions, device, native=native)
+        self.decoder.prepare(config.n_codebooks, device, native=native)
         self._offsets = torch.arange(config.n_codebooks, device=device) * config.audio_vocab_size
         return self.eval()
 

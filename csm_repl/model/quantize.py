@@ -13,15 +13,36 @@ import torch
 from csm_repl.model.config import ModelConfig
 from csm_repl.model.csm import CSM
 from csm_repl.model.linear import Linear
-from csm_repl.model.quantized_linear import GROUP, Int4Linear, Int8Linear, QuantizedLinear, int4_packing
+from csm_repl.model.quantized_linear import (
+    GROUP,
+    Int4Linear,
+    Int4NativeLinear,
+    Int8Linear,
+    QuantizedLinear,
+    int4_packing,
+)
 from csm_repl.model.transformer import Layer
 
-__all__ = ["empty_csm", "is_quantized", "quantize_parameter", "storage_id"]
+__all__ = ["empty_csm", "is_quantized", "quantize_parameter", "storage_id", "storage_kind"]
 
 _MATRICES = ("wqkv", "wo", "w_gate_up", "w_down")
-_KINDS: dict[str, type[QuantizedLinear]] = {"int8": Int8Linear, "int4": Int4Linear}
+_KINDS: dict[str, type[QuantizedLinear]] = {
+    "int8": Int8Linear,
+    "int4": Int4Linear,
+    "int4-native": Int4NativeLinear,
+}
 _FORMAT = 1
 """Counts up when the same weight gives other integers or scales, or they are stored in another way."""
+
+
+def storage_kind(quantize: str, *, native: bool) -> str:
+    """How a mode's weights are stored, which is what the other functions here call `quantize`.
+
+    Args:
+        quantize: none, int8 or int4.
+        native: whether the native kernels will read them.
+    """
+    return "int4-native" if quantize == "int4" and native else quantize
 
 
 def empty_csm(config: ModelConfig, *, dtype: torch.dtype, quantize: str) -> CSM:
@@ -53,7 +74,7 @@ def quantize_parameter(target: str, weight: torch.Tensor, quantize: str) -> dict
 def storage_id(quantize: str) -> str:
     """Tells stored weights apart that cannot take each other's place."""
     if quantize != "int4":
-        return f"{quantize} {_FORMAT}"
+        return f"{quantize} {_FORMAT} {GROUP}" if quantize == "int4-native" else f"{quantize} {_FORMAT}"
     # Packed for the kernels of this CPU's vectors; a copied cache must not be read with another packing.
     packing = int4_packing() or (torch.__version__, torch.backends.cpu.get_cpu_capability())
     return f"{quantize} {_FORMAT} {GROUP} {packing}"

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from csm_repl.model.linear import multiplies_slowly
 
-__all__ = ["GROUP", "Int4Linear", "Int8Linear", "QuantizedLinear", "int4_packing"]
+__all__ = ["GROUP", "Int4Linear", "Int4NativeLinear", "Int8Linear", "QuantizedLinear", "int4_packing"]
 
 GROUP = 64
 """Neighbours in a row that share an int4 scale and zero; they cost half a bit per weight."""
@@ -148,13 +148,7 @@ class Int4Linear(QuantizedLinear):
         for rows in _row_blocks(n_rows, n_columns, multiple=INT4_ROWS):
             wide = weight[rows].float()
             wide = F.pad(wide, (0, n_columns - n_in, 0, rows.stop - rows.start - len(wide)))
-            groups = wide.unflatten(1, (-1, GROUP))
-            low, high = groups.aminmax(dim=-1, keepdim=True)
-            # Both are rounded before the integers are chosen, which make up for what was lost.
-            scale = ((high - low) / 15).bfloat16().float()
-            zero = (low + 8 * scale).bfloat16().float()
-            divisor = scale.masked_fill(scale == 0, 1.0)
-            steps = ((groups - zero) / divisor).round_().add_(8).clamp_(0, 15)
+            steps, scale, zero = _int4_groups(wide)
             packed[rows] = torch._convert_weight_to_int4pack_for_cpu(steps.flatten(1).to(torch.int32), 1)
             # [rows, groups, 2] -> [groups, rows, 2]
             scales_and_zeros[:, rows] = torch.cat([scale, zero], dim=-1).transpose(0, 1).bfloat16()
@@ -197,6 +191,60 @@ class Int4Linear(QuantizedLinear):
         return scales.to(dtype), (zeros - 8 * scales).to(dtype)
 
 
+class Int4NativeLinear(QuantizedLinear):
+    """The numbers of `Int4Linear` as the native kernels read them: row by row, whatever the CPU.
+
+    A byte holds a column of one group in its low half, and the same column of the next group in its high
+    half. Without those kernels every product unpacks the weight.
+    """
+
+    many_rows = 1
+    scales_and_zeros: torch.Tensor
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__(n_in, n_out)
+        self.n_padding = -n_in % (2 * GROUP)
+        n_columns = n_in + self.n_padding
+        self.weight = _empty(n_out, n_columns // 2, dtype=torch.uint8)
+        self.scales_and_zeros = _empty(n_out, 2, n_columns // GROUP, dtype=torch.bfloat16)
+
+    @staticmethod
+    def quantize(weight: torch.Tensor) -> dict[str, torch.Tensor]:
+        n_out, n_in = weight.shape
+        n_columns = n_in + -n_in % (2 * GROUP)
+        packed = torch.empty(n_out, n_columns // 2, dtype=torch.uint8)
+        scales_and_zeros = torch.empty(n_out, 2, n_columns // GROUP, dtype=torch.bfloat16)
+        for rows in _row_blocks(n_out, n_columns):
+            steps, scale, zero = _int4_groups(F.pad(weight[rows].float(), (0, n_columns - n_in)))
+            low, high = steps.to(torch.uint8).unflatten(1, (-1, 2)).unbind(2)
+            packed[rows] = (low | high << 4).flatten(1)
+            scales_and_zeros[rows] = torch.cat([scale, zero], dim=-1).transpose(1, 2).bfloat16()
+        return {"weight": packed, "scales_and_zeros": scales_and_zeros}
+
+    def _multiply_many(self, rows: torch.Tensor) -> torch.Tensor:
+        dtype = _dtype_of_products(rows.dtype)
+        wide = rows.to(dtype)
+        out = rows.new_empty(len(rows), self.n_out)
+        for part in _row_blocks(self.n_out, rows.shape[1], size=BLOCK):
+            packed = self.weight[part].unflatten(1, (-1, GROUP))
+            weight = torch.stack([packed & 15, packed >> 4], dim=2).flatten(1, 2).to(dtype)
+            scales, zeros = self.scales_and_zeros[part].float().unsqueeze(3).unbind(1)
+            torch.addcmul((zeros - 8 * scales).to(dtype), weight, scales.to(dtype), out=weight)
+            out[:, part] = F.linear(wide, weight.flatten(1))
+        return out
+
+
+def _int4_groups(wide: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Float32 [R, C] -> steps from 0 to 15 [R, C / GROUP, GROUP], scales and zeros [R, C / GROUP, 1]."""
+    groups = wide.unflatten(1, (-1, GROUP))
+    low, high = groups.aminmax(dim=-1, keepdim=True)
+    # Both are rounded before the integers are chosen, which make up for what was lost.
+    scale = ((high - low) / 15).bfloat16().float()
+    zero = (low + 8 * scale).bfloat16().float()
+    divisor = scale.masked_fill(scale == 0, 1.0)
+    return ((groups - zero) / divisor).round_().add_(8).clamp_(0, 15), scale, zero
+
+
 @functools.cache
 def int4_packing() -> tuple[int, bool] | None:
     """How PyTorch packs 4 bits here: rows in a block, and whether the rows of a byte are neighbours.
@@ -232,9 +280,11 @@ def _dtype_of_products(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if multiplies_slowly(dtype, "cpu") else dtype
 
 
-def _row_blocks(n_rows: int, n_columns: int, *, multiple: int = 1) -> Iterator[slice]:
-    """Bounds the memory that quantising needs beside the weight and the result."""
-    step = max(1, QUANTIZED_AT_A_TIME // (n_columns * multiple)) * multiple
+def _row_blocks(
+    n_rows: int, n_columns: int, *, multiple: int = 1, size: int = QUANTIZED_AT_A_TIME
+) -> Iterator[slice]:
+    """Rows with some `size` weights at a time: bounds the memory that is needed beside weight and result."""
+    step = max(1, size // (n_columns * multiple)) * multiple
     for first in range(0, n_rows, step):
         yield slice(first, min(first + step, n_rows))
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from csm_repl.model.config import RopeConfig, TransformerConfig
 from csm_repl.model.linear import Linear
+from csm_repl.model.native import NativeTransformer
 from csm_repl.model.quantized_linear import QuantizedLinear
 
 __all__ = ["KVCache", "Layer", "Transformer", "apply_rope", "rope_frequencies", "rope_table", "step_layer"]
@@ -228,14 +229,21 @@ class Transformer(nn.Module):
         self.norm = RMSNorm(config.dim, config.norm_eps)
         self.table: torch.Tensor | None = None
         self._small_table: torch.Tensor | None = None
+        self._native: NativeTransformer | None = None
 
-    def prepare(self, n_positions: int, device: torch.device) -> None:
-        """Makes the rotary table for `n_positions`, which is no weight and never cast; lays out weights."""
+    def prepare(self, n_positions: int, device: torch.device, *, native: bool = False) -> None:
+        """Makes the rotary table for `n_positions`, which is no weight and never cast; lays out weights.
+
+        Args:
+            native: whether few positions are run by the native kernels, which must be there.
+        """
         self.table = rope_table(self.config.rope, self.config.head_dim, n_positions, device)
         self._small_table = self._expand(self.table) if n_positions <= SMALL_TABLE else None
         for module in self.modules():
-            if isinstance(module, (Linear, QuantizedLinear)):
+            # The native kernels read a floating point weight as it was published.
+            if isinstance(module, QuantizedLinear) or (isinstance(module, Linear) and not native):
                 module.prepare()
+        self._native = NativeTransformer(self) if native else None
 
     def new_cache(self, n_positions: int, *, dtype: torch.dtype, batch_size: int = 1) -> KVCache:
         device = self.norm.weight.device
@@ -252,8 +260,12 @@ class Transformer(nn.Module):
         Returns:
             Hidden states after the final norm, [B, S, D].
         """
-        n_new = x.shape[1]
+        n_batch, n_new, _ = x.shape
         end = start + n_new
+        if self._native is not None and n_batch * n_new <= self._native.max_rows:
+            rows = torch.arange(n_batch).repeat_interleave(n_new)
+            positions = torch.arange(start, end).repeat(n_batch)
+            return self._native(x.flatten(0, 1), cache, rows, positions).view_as(x)
         mask = None
         if n_new > 1:
             new = torch.arange(start, end, device=x.device)
@@ -287,6 +299,8 @@ class Transformer(nn.Module):
             Hidden states after the final norm, [B, 1, D].
         """
         assert self.table is not None, "prepare() has not been called"
+        if self._native is not None and run is step_layer and len(x) <= self._native.max_rows:
+            return self._native(x[:, 0], cache, torch.arange(len(x)), positions).unsqueeze(1)
         table = self._expand(self.table.index_select(0, positions)).unsqueeze(1)
         seen = torch.arange(n_seen, device=x.device) <= positions.unsqueeze(1)
         mask = seen.view(-1, 1, 1, n_seen)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from csm_repl.codec import load_codec
 from csm_repl.engine import open_batch_engine, open_engine
 from csm_repl.errors import HubError, OutOfMemoryError, UsageError
+from csm_repl.model import native
 from csm_repl.model.builtin import BUILTIN_MODEL, builtin_folder
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.config import ModelConfig
@@ -62,6 +63,8 @@ def open_studio(settings: Settings, *, say: Say = lambda _: None) -> Studio:
     # A wrong tokenizer or codec is found in a moment; loading the weights takes many.
     tokenizer = Tokenizer(files.tokenizer, vocab_size=checkpoint.config.text_vocab_size)
     started = time.perf_counter()
+    if settings.native and placement.device.type == "cpu":
+        _prepare_kernels(say)
     say(f"Loading {files.name} ({placement.numbers} on {placement.device}).")
     cache_dir = default_cache_dir()
     try:
@@ -77,6 +80,7 @@ def open_studio(settings: Settings, *, say: Say = lambda _: None) -> Studio:
             dtype=placement.dtype,
             quantize=placement.quantize,
             cache_dir=cache_dir if settings.weight_cache else None,
+            native=settings.native,
         )
         engine = open_engine(model, compile=settings.compile, cache_dir=cache_dir, say=say)
         batch_engine = None
@@ -109,6 +113,15 @@ def open_studio(settings: Settings, *, say: Say = lambda _: None) -> Studio:
         ),
         batch_engine=batch_engine,
     )
+
+
+def _prepare_kernels(say: Say) -> None:
+    """Compiles the native kernels where that has not been done, and says what takes time or is missing."""
+    if native.needs_compiling():
+        say("Compiling the kernels for this CPU, once.")
+    built = native.library()
+    if built.library is None:
+        say(f"{built.reason} PyTorch's kernels are used, which are slower; --no-native says so by choice.")
 
 
 def find_wanted_model(

@@ -1,0 +1,6 @@
+"""The transformer pass in C, for a few positions on a CPU."""
+
+from csm_repl.model.native.build import Built, library, needs_compiling
+from csm_repl.model.native.run import NativeTransformer, multiply, runs_natively
+
+__all__ = ["Built", "NativeTransformer", "library", "multiply", "needs_compiling", "runs_natively"]

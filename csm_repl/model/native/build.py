@@ -1,0 +1,162 @@
+"""Compiles `transformer.c` once on the machine that runs it, and loads it.
+
+No headers, build system or installation step is involved: one C file, one call of the C compiler, a few
+seconds. Without a compiler there is no library, and PyTorch's kernels do the work.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Built", "build", "compilers", "library", "needs_compiling"]
+
+SOURCE = Path(__file__).with_name("transformer.c")
+_TIMEOUT_S = 120.0
+_OPTIMISED = ("-O3", "-fno-math-errno", "-std=gnu11", "-fPIC", "-fopenmp")
+"""`-fno-math-errno` lets square roots be instructions; nothing that changes results is switched on."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Built:
+    """The library, or why there is none."""
+
+    library: ctypes.CDLL | None
+    reason: str
+    """For users: what is used and why, one sentence."""
+
+
+@functools.cache
+def library() -> Built:
+    """The library for this machine, compiled if it is not there yet. The answer is kept."""
+    return build(SOURCE, _folders())
+
+
+def needs_compiling() -> bool:
+    """Whether `library` would call the compiler, which takes seconds."""
+    runtime, found = _openmp_runtime(), compilers()
+    if runtime is None or not found:
+        return False
+    name = _library_name(SOURCE, found[0], runtime, ())
+    return not any((folder / name).is_file() for folder in _folders())
+
+
+def build(source: Path, folders: Iterator[Path] | list[Path], *, flags: tuple[str, ...] = ()) -> Built:
+    """Loads the library from the first of `folders` that has it or lets it be written.
+
+    Args:
+        source: the C file.
+        folders: where the library may be kept.
+        flags: for the compiler, behind the usual ones.
+    """
+    runtime = _openmp_runtime()
+    if runtime is None:
+        return Built(None, "No native kernels: PyTorch's OpenMP runtime was not found.")
+    found = compilers()
+    if not found:
+        return Built(None, "No native kernels: there is no C compiler (gcc or clang).")
+    name = _library_name(source, found[0], runtime, flags)
+    problem = "no folder can be written"
+    for folder in folders:
+        path = folder / name
+        try:
+            if not path.is_file():
+                folder.mkdir(parents=True, exist_ok=True)
+                _compile(source, path, found[0], runtime, flags)
+            return Built(_declare(ctypes.CDLL(str(path))), "Native kernels, compiled for this CPU.")
+        except subprocess.SubprocessError as error:
+            output = getattr(error, "stderr", None) or str(error)
+            log.warning("compiling %s failed: %s", source.name, output)
+            lines = [line for line in str(output).splitlines() if line.strip()] or ["no message"]
+            return Built(None, f"No native kernels: {found[0]} failed: {lines[0][:160]}")
+        except OSError as error:
+            log.info("no library in %s: %s", folder, error)
+            problem = str(error)
+    return Built(None, f"No native kernels: {problem}.")
+
+
+def compilers() -> list[str]:
+    """C compilers that are here; `CC` comes first."""
+    if platform.system() == "Windows":
+        return []
+    wanted = [os.environ.get("CC", ""), "cc", "gcc", "clang"]
+    return [name for name in wanted if name and shutil.which(name)]
+
+
+def _folders() -> Iterator[Path]:
+    """Beside the source, as Python keeps its bytecode; else in the user's cache."""
+    import platformdirs
+
+    yield SOURCE.parent / "__pycache__"
+    yield platformdirs.user_cache_path("csm-repl") / "native"
+
+
+def _openmp_runtime() -> Path | None:
+    """The OpenMP library that PyTorch has loaded; two of them in one process would fight for the cores."""
+    import torch
+
+    if torch.backends.openmp.is_available() is False:
+        return None
+    names = ("libgomp", "libiomp5", "libomp")
+    maps = Path("/proc/self/maps")
+    if maps.is_file():
+        paths = {line.split(None, 5)[-1] for line in maps.read_text().splitlines() if line.count(" ") >= 5}
+        loaded = sorted(path for path in paths if Path(path).name.startswith(names))
+    else:
+        folder = Path(torch.__file__).parent / "lib"
+        loaded = sorted(str(path) for name in names for path in folder.glob(f"{name}*"))
+    # torch's own before one that another package brought.
+    loaded.sort(key=lambda path: "/torch" not in path)
+    return Path(loaded[0]) if loaded else None
+
+
+def _library_name(source: Path, compiler: str, runtime: Path, flags: tuple[str, ...]) -> str:
+    """Differs with whatever the library depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        cpu = platform.processor()
+    facts = (source.read_text(), shutil.which(compiler), str(runtime), platform.machine(), cpu, flags)
+    return f"{source.stem}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.so"
+
+
+def _compile(source: Path, path: Path, compiler: str, runtime: Path, flags: tuple[str, ...]) -> None:
+    """Writes the library; CalledProcessError with the compiler's words if it cannot be compiled."""
+    native = "-mcpu=native" if platform.machine() in {"arm64", "aarch64"} else "-march=native"
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        compiled, linked = Path(folder) / "transformer.o", Path(folder) / path.name
+        _call([compiler, *_OPTIMISED, native, *flags, "-c", str(source), "-o", str(compiled)])
+        # Against the very file that is loaded: `-fopenmp` here could bring a second runtime.
+        _call([compiler, "-shared", str(compiled), str(runtime), "-lm", "-o", str(linked)])
+        linked.replace(path)
+
+
+def _call(command: list[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S)
+
+
+def _declare(loaded: ctypes.CDLL) -> ctypes.CDLL:
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    for name, result, arguments in (
+        ("csm_max_rows", number, []),
+        ("csm_scratch_bytes", number, [pointer, number, number, number]),
+        ("csm_pass", number, [pointer, pointer, number, number, *[pointer] * 5, number]),
+        ("csm_multiply_bytes", number, [pointer, number, number]),
+        ("csm_multiply", None, [pointer, pointer, number, pointer, pointer, number]),
+    ):
+        function = getattr(loaded, name)
+        function.restype, function.argtypes = result, arguments
+    return loaded
