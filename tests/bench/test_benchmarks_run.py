@@ -110,6 +110,7 @@ COMMANDS = {
     "batch": ["--rows", "1,2", "--modes", "none", "--context", "10", "--frames", "2", "--rounds", "1"],
     "conversation": ["--turns", "2", "--frames", "3", "--text", "4", "--peers", "cached,uncached"],
     "first_audio": ["--modes", "none", "--context", "10", "--rounds", "1"],
+    "overlap": ["--frames", "4", "--context", "10", "--rounds", "1", "--quantize", "none"],
     "gpu": ["--parts", "graphs,batch", "--rows", "2", "--context", "10", "--frames", "2", "--device", "cpu"],
 }
 

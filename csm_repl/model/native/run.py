@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -15,7 +15,7 @@ from csm_repl.model.quantized_linear import GROUP, Int4NativeLinear, Int8Linear
 if TYPE_CHECKING:
     from torch import nn
 
-    from csm_repl.model.transformer import KVCache, Transformer
+    from csm_repl.model.transformer import KVCache, Layer, Transformer
 
 __all__ = ["NativeTransformer", "multiply", "runs_natively"]
 
@@ -133,15 +133,13 @@ class NativeTransformer:
         self._lock = threading.Lock()
         self._scratch = torch.empty(0, dtype=torch.uint8)
         self._table = transformer.table.contiguous()
+        layers = [cast("Layer", layer) for layer in transformer.layers]
         self._norms = [
-            norm.weight.float().contiguous()
-            for layer in transformer.layers
-            for norm in (layer.attn_norm, layer.mlp_norm)
+            norm.weight.float().contiguous() for layer in layers for norm in (layer.attn_norm, layer.mlp_norm)
         ]
         self._norms.append(transformer.norm.weight.float().contiguous())
         self._matrices = [
-            tuple(getattr(layer, name) for name in ("wqkv", "wo", "w_gate_up", "w_down"))
-            for layer in transformer.layers
+            tuple(getattr(layer, name) for name in ("wqkv", "wo", "w_gate_up", "w_down")) for layer in layers
         ]
         self._layers = (_Layer * config.n_layers)(
             *(

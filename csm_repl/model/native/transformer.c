@@ -465,25 +465,19 @@ static void rotate(float *head, const float *table, int64_t head_dim) {
     }
 }
 
-INLINE float dot_cached(const float *q, const void *k, int64_t n, int is_bf16) {
+INLINE float dot(const float *a, const float *b, int64_t n) {
     float sum = 0;
-    if (is_bf16) {
 #pragma omp simd reduction(+ : sum)
-        for (int64_t i = 0; i < n; i++) sum += q[i] * from_bf16(((const uint16_t *)k)[i]);
-    } else {
-#pragma omp simd reduction(+ : sum)
-        for (int64_t i = 0; i < n; i++) sum += q[i] * ((const float *)k)[i];
-    }
+    for (int64_t i = 0; i < n; i++) sum += a[i] * b[i];
     return sum;
 }
 
-INLINE void add_cached(float *y, float factor, const void *v, int64_t n, int is_bf16) {
+INLINE void load_cached(const void *from, float *x, int64_t n, int is_bf16) {
     if (is_bf16) {
 #pragma omp simd
-        for (int64_t i = 0; i < n; i++) y[i] += factor * from_bf16(((const uint16_t *)v)[i]);
+        for (int64_t i = 0; i < n; i++) x[i] = from_bf16(((const uint16_t *)from)[i]);
     } else {
-#pragma omp simd
-        for (int64_t i = 0; i < n; i++) y[i] += factor * ((const float *)v)[i];
+        memcpy(x, from, (size_t)n * sizeof(float));
     }
 }
 
@@ -494,34 +488,49 @@ static void store_cached(const float *x, void *to, int64_t n, int is_bf16) {
         memcpy(to, x, (size_t)n * sizeof(float));
 }
 
-/* One new position of one key/value head: writes its key and value, and attends with the heads that share it. */
-INLINE void attend(const Model *model, char *keys, char *values, int64_t position, int64_t kv_head, float *qkv,
-                   float *scores, float *out, int is_bf16) {
+/* One new position of one key/value head: writes its key and value, and attends with the heads that share it.
+ * scores: [heads that share][n_positions]; wide: [head_dim]. */
+INLINE void attend(const Model *model, char *keys, char *values, int64_t n_positions, int64_t position,
+                   int64_t kv_head, float *qkv, float *scores, float *wide, float *out, int is_bf16) {
     const int64_t head_dim = model->head_dim, group = model->n_heads / model->n_kv_heads;
     const int64_t bytes = head_dim * (is_bf16 ? 2 : 4);
     const float *table = model->table + position * head_dim;
+    float *queries = qkv + kv_head * group * head_dim, *y = out + kv_head * group * head_dim;
     float *key = qkv + (model->n_heads + kv_head) * head_dim;
     const float *value = qkv + (model->n_heads + model->n_kv_heads + kv_head) * head_dim;
     const float shrink = 1.0f / sqrtf((float)head_dim);
     rotate(key, table, head_dim);
     store_cached(key, keys + position * bytes, head_dim, is_bf16);
     store_cached(value, values + position * bytes, head_dim, is_bf16);
+    for (int64_t h = 0; h < group; h++) rotate(queries + h * head_dim, table, head_dim);
+    for (int64_t j = 0; j <= position; j++) {
+        load_cached(keys + j * bytes, wide, head_dim, is_bf16);
+        for (int64_t h = 0; h < group; h++)
+            scores[h * n_positions + j] = shrink * dot(queries + h * head_dim, wide, head_dim);
+    }
     for (int64_t h = 0; h < group; h++) {
-        float *q = qkv + (kv_head * group + h) * head_dim, *y = out + (kv_head * group + h) * head_dim;
-        float largest = -INFINITY, total = 0;
-        rotate(q, table, head_dim);
-        for (int64_t j = 0; j <= position; j++) {
-            scores[j] = shrink * dot_cached(q, keys + j * bytes, head_dim, is_bf16);
-            largest = scores[j] > largest ? scores[j] : largest;
-        }
+        float *shares = scores + h * n_positions;
+        float largest = shares[0], total = 0;
+#pragma omp simd reduction(max : largest)
+        for (int64_t j = 0; j <= position; j++) largest = shares[j] > largest ? shares[j] : largest;
 #pragma omp simd reduction(+ : total)
         for (int64_t j = 0; j <= position; j++) {
-            scores[j] = fast_exp(scores[j] - largest);
-            total += scores[j];
+            shares[j] = fast_exp(shares[j] - largest);
+            total += shares[j];
         }
-        memset(y, 0, (size_t)head_dim * sizeof(float));
         total = 1.0f / total;
-        for (int64_t j = 0; j <= position; j++) add_cached(y, scores[j] * total, values + j * bytes, head_dim, is_bf16);
+#pragma omp simd
+        for (int64_t j = 0; j <= position; j++) shares[j] *= total;
+    }
+    memset(y, 0, (size_t)(group * head_dim) * sizeof(float));
+    for (int64_t j = 0; j <= position; j++) {
+        load_cached(values + j * bytes, wide, head_dim, is_bf16);
+        for (int64_t h = 0; h < group; h++) {
+            const float factor = scores[h * n_positions + j];
+            float *sum = y + h * head_dim;
+#pragma omp simd
+            for (int64_t i = 0; i < head_dim; i++) sum[i] += factor * wide[i];
+        }
     }
 }
 
@@ -530,7 +539,7 @@ INLINE void attend(const Model *model, char *keys, char *values, int64_t positio
 typedef struct {
     float *qkv, *attended, *act, *up; /* shared, [n_rows][...] */
     char *own;                        /* of one thread */
-    float *normed, *scores, *factors;
+    float *normed, *scores, *wide, *factors;
     Rows rows;
 } Scratch;
 
@@ -547,8 +556,8 @@ static int64_t shared_floats(const Model *m, int64_t n_rows) {
 
 static int64_t own_floats(const Model *m, int64_t n_rows, int64_t n_positions) {
     const int64_t wide = widest(m), n_groups = wide / GROUP;
-    return round_up(n_rows * (m->dim + wide + 2 * n_groups) + n_positions +
-                        MAX_TILE_WEIGHTS * MAX_TILE_ROWS * n_groups,
+    return round_up(n_rows * (m->dim + wide + 2 * n_groups) + m->n_heads / m->n_kv_heads * n_positions +
+                        m->head_dim + MAX_TILE_WEIGHTS * MAX_TILE_ROWS * n_groups,
                     16);
 }
 
@@ -575,7 +584,8 @@ static Scratch lay_out(const Model *m, float *memory, int64_t n_rows, int64_t n_
     s.rows.scales = own + n_rows * (m->dim + wide);
     s.rows.sums = s.rows.scales + n_rows * n_groups;
     s.scores = s.rows.sums + n_rows * n_groups;
-    s.factors = s.scores + n_positions;
+    s.wide = s.scores + m->n_heads / m->n_kv_heads * n_positions;
+    s.factors = s.wide + m->head_dim;
     return s;
 }
 
@@ -633,10 +643,13 @@ int64_t csm_pass(const Model *model, const Cache *cache, int64_t n_positions, in
                 for (int64_t r = 0; r < n_rows; r++) {
                     const int64_t place = (cache_rows[r] * cache->row_stride + task * cache->head_stride) * element;
                     float *qkv = s.qkv + r * n_qkv, *y = s.attended + r * n_q;
+                    /* A constant, so that there is a version for each kind of cache. */
                     if (is_bf16)
-                        attend(model, keys + place, values + place, positions[r], task, qkv, s.scores, y, 1);
+                        attend(model, keys + place, values + place, n_positions, positions[r], task, qkv, s.scores,
+                               s.wide, y, 1);
                     else
-                        attend(model, keys + place, values + place, positions[r], task, qkv, s.scores, y, 0);
+                        attend(model, keys + place, values + place, n_positions, positions[r], task, qkv, s.scores,
+                               s.wide, y, 0);
                 }
 #pragma omp barrier
             set_rows(&s.rows, &layer->wo, s.attended, n_q, n_rows);
