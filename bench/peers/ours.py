@@ -17,14 +17,17 @@ from bench.peers.base import (
 from csm_repl.engine import Engine, Generation, SamplingOptions, audio_rows, text_rows
 from csm_repl.model.config import ModelConfig
 from csm_repl.model.csm import CSM
-from csm_repl.model.quantize import empty_csm, is_quantized, quantize_parameter
+from csm_repl.model.quantize import empty_csm, has_kernels, is_quantized, quantize_parameter
 
 __all__ = ["build", "prompt", "run", "start", "time_take"]
 
 
 def build(device: str, dtype: torch.dtype, quantize: str = "none", config: ModelConfig = FULL_SIZE) -> CSM:
     """A model with random weights; never more of it in floating point than `quantize` says."""
-    model = empty_csm(config, dtype=dtype, quantize=quantize)
+    device_type = torch.device(device).type
+    if not has_kernels(quantize, device_type):
+        raise ValueError(f"no kernels for {quantize} on {device}")
+    model = empty_csm(config, dtype=dtype, quantize=quantize, device_type=device_type)
     if quantize == "none":
         model = model.to_empty(device=device)
         fill_random(model)
@@ -35,7 +38,7 @@ def build(device: str, dtype: torch.dtype, quantize: str = "none", config: Model
         tensor = torch.empty(parameter.shape, device=device, dtype=dtype)
         fill_tensor(tensor, noise)
         if is_quantized(name, quantize):
-            state |= quantize_parameter(name, tensor, quantize)
+            state |= quantize_parameter(name, tensor, quantize, device_type)
         else:
             state[name] = tensor
     model.load_state_dict(state, assign=True)

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from csm_repl.model.config import ModelConfig
+from csm_repl.model.gpu_linear import compile_kernels
 from csm_repl.model.linear import Linear
 from csm_repl.model.transformer import KVCache, StepLayer, Transformer, step_layer
 
@@ -53,11 +54,12 @@ class CSM(nn.Module):
         return self.text_embeddings.dtype
 
     def prepare(self) -> CSM:
-        """Makes what is derived from the config: rotary tables and the rows' offsets."""
+        """Makes what is derived from the config, rotary tables and the rows' offsets, and a GPU's kernels."""
         config, device = self.config, self.device
         self.backbone.prepare(config.backbone.max_positions, device)
         self.decoder.prepare(config.n_codebooks, device)
         self._offsets = torch.arange(config.n_codebooks, device=device) * config.audio_vocab_size
+        compile_kernels(self, self.dtype)
         return self.eval()
 
     def new_backbone_cache(self, *, batch_size: int = 1) -> KVCache:

@@ -84,13 +84,16 @@ def test_full_size_takes_the_bytes_that_were_planned() -> None:
     assert read == {"none": 9.11, "int8": 4.69, "int4": 2.75}
 
 
-def test_a_device_without_kernels_is_refused_before_anything_is_read(micro_checkpoint: Path) -> None:
-    with pytest.raises(ValueError, match="no kernels for int8"):
+@pytest.mark.parametrize(("device", "quantize"), [("mps", "int8"), ("cpu", "fp8")])
+def test_a_device_without_kernels_is_refused_before_anything_is_read(
+    micro_checkpoint: Path, device: str, quantize: str
+) -> None:
+    with pytest.raises(ValueError, match=f"no kernels for {quantize}"):
         load_csm(
             find_checkpoint(micro_checkpoint),
-            device=torch.device("cuda"),
+            device=torch.device(device),
             dtype=torch.bfloat16,
-            quantize="int8",
+            quantize=quantize,
         )
 
 
