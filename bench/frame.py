@@ -5,8 +5,8 @@
 
 Full size, random weights, batch 1, sampling on. Every peer builds its model in a process of its own, one
 at a time, and the peers take turns round after round, so a change in the machine's load hits all of them.
-`-int8` and `-int4` are csm-repl's quantised weights (CPU only); `mapped` is `ours` from a cached file, and
-`plain` is `ours` without native kernels. Prints a table and writes `bench/results/frame-*.json`.
+`-int8` and `-int4` are csm-repl's quantised weights; `mapped` is `ours` from a cached file, and `plain` is
+`ours` without native kernels. Prints a table and writes `bench/results/frame-*.json`.
 """
 
 from __future__ import annotations
@@ -67,14 +67,14 @@ def measure_round(peer: str, arguments: argparse.Namespace) -> dict[str, Any]:
     return measure_apart("bench.frame", words)
 
 
-def bytes_per_frame(dtype: torch.dtype, quantize: str = "none") -> int:
+def bytes_per_frame(dtype: torch.dtype, quantize: str = "none", kernels: str = "cpu") -> int:
     """Weights that one frame reads, with their scales: the backbone once, the depth decoder for each
     further codebook.
     """
     from bench.peers.base import FULL_SIZE
     from csm_repl.model.quantize import empty_csm
 
-    model = empty_csm(FULL_SIZE, dtype=dtype, quantize=quantize)
+    model = empty_csm(FULL_SIZE, dtype=dtype, quantize=quantize, kernels=kernels)
     n_depth = FULL_SIZE.n_codebooks - 1
     n_bytes = 0
     for name, parameter in model.named_parameters():

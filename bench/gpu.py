@@ -1,11 +1,12 @@
 """What csm-repl does on a GPU: frames, first audio, memory and batches, beside transformers.
 
-    python -m bench.gpu [--parts graphs,eager,compile,transformers,transformers-static,batch]
+    python -m bench.gpu [--parts graphs,eager,compile,int8,fp8,int4,transformers,transformers-static,batch]
                         [--rows 1,8,32] [--context 500] [--frames 60] [--text 16] [--dtype bfloat16]
                         [--device cuda]
 
 Full size, random weights, sampling on. `graphs` is what the program does by default, `eager` what it falls
-back to, `compile` is --compile; `transformers-static` is its static cache with what it compiles by itself.
+back to, `compile` is --compile; `int8`, `fp8` and `int4` are `graphs` with such weights (fp8 from compute
+capability 8.9 on). `transformers-static` is its static cache with what it compiles by itself.
 `batch` are takes side by side, through graphs. Every part runs in a process of its own, so none finds the
 other's memory or compiled code; one that fails is reported and the others go on. Needs PyTorch with CUDA
 and the repository; without moshi the codec is left out, without transformers its parts are. Prints tables
@@ -36,8 +37,9 @@ from bench.report import print_table, write_results
 from csm_repl.codec import Codec
 from csm_repl.engine import Engine, SamplingOptions, open_engine
 from csm_repl.model.csm import CSM
+from csm_repl.model.device import QUANTIZATIONS, choose_placement
 
-TAKES = ("graphs", "eager", "compile", "transformers", "transformers-static")
+TAKES = ("graphs", "eager", "compile", *QUANTIZATIONS, "transformers", "transformers-static")
 PARTS = (*TAKES, "batch")
 COLUMNS = {
     "ms/frame": "frame_ms",
@@ -104,7 +106,11 @@ def codec_or_none(job: Job) -> Codec | None:
 
 
 def measure_ours(part: str, job: Job, n_text: int) -> dict[str, Any]:
-    model = ours.build(job.device, job.dtype, config=job.config)
+    if part in QUANTIZATIONS:
+        job = dataclasses.replace(job, quantize=part)
+        # Says in a sentence why a GPU is too old.
+        choose_placement(job.device, "auto", job.quantize)
+    model = ours.build(job.device, job.dtype, job.quantize, job.config)
     engine, warm_up_s, said = our_engine(part, model)
     time_frames(engine, dataclasses.replace(job, n_frames=N_WARM_UP + 1))
     take = time_frames(engine, job)
@@ -143,12 +149,15 @@ def measure_transformers(part: str, job: Job) -> dict[str, Any]:
 def summary(take: Take, job: Job) -> dict[str, float]:
     frames = take.frames_s[N_WARM_UP:]
     frame_s = statistics.median(frames)
+    n_bytes = 0
+    if job.size == "full":
+        n_bytes = bytes_per_frame(job.dtype, job.quantize, torch.device(job.device).type)
     return {
         "frame_ms": frame_s * 1e3,
         "best_ms": min(frames) * 1e3,
         "mean_ms": statistics.mean(frames) * 1e3,
         "real_time_factor": frame_s / FRAME_S,
-        "weights_gb_s": bytes_per_frame(job.dtype) / frame_s / 1e9 if job.size == "full" else 0.0,
+        "weights_gb_s": n_bytes / frame_s / 1e9,
         "prefill_ms": take.prefill_s * 1e3,
         "first_frame_ms": take.frames_s[0] * 1e3,
     }

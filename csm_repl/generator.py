@@ -201,14 +201,15 @@ def load_csm_1b(
         model: a name on the hub or a folder, in the original's or transformers' layout.
         revision: branch, tag or commit on the hub.
         dtype: auto, bfloat16, float16 or float32.
-        quantize: weights of the layers on a CPU: none, int8, int4 or auto (int8 on a CPU, none elsewhere).
+        quantize: weights of the layers: none, int8, int4, fp8 on a newer GPU, or auto (int8 on a CPU,
+            else none).
         native: whether the native kernels make the frames on a CPU; they need a C compiler, once.
         offline: never touch the network.
         token: access token of the hub.
 
     Raises:
         csm_repl.errors.ModelError: the model is not available; the message says what to do.
-        csm_repl.errors.DeviceError: the device is not.
+        csm_repl.errors.DeviceError: the device is not, or cannot run the kernels of quantised weights.
         csm_repl.errors.UsageError: there is no such dtype or quantisation, or not on this device.
     """
     placement = choose_placement(str(device), dtype, quantize)

@@ -197,8 +197,8 @@ class Settings:
     )
     quantize: str = _setting(
         "none",
-        _choice("none", "int8", "int4", "auto"),
-        "weights of the layers on a CPU: none, int8, int4 or auto (int8 on a CPU, none elsewhere)",
+        _choice("none", "int8", "fp8", "int4", "auto"),
+        "weights of the layers: none, int8, int4, fp8 on a newer GPU, or auto (int8 on a CPU, else none)",
         metavar="MODE",
         group="model",
     )

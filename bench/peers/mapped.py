@@ -10,8 +10,7 @@ from safetensors.torch import load_file
 
 from bench.peers import ours
 from bench.peers.base import FULL_SIZE, Job, Take, clock
-from csm_repl.model.native import runs_natively
-from csm_repl.model.quantize import empty_csm, storage_kind
+from csm_repl.model.quantize import choose_kernels, empty_csm
 from csm_repl.model.weight_cache import write_safetensors
 
 __all__ = ["run"]
@@ -22,9 +21,8 @@ def run(job: Job) -> Take:
         path = Path(folder) / "weights.safetensors"
         write_safetensors(ours.build(job.device, job.dtype, job.quantize).state_dict(), path)
         started = clock(job.device)
-        native = runs_natively(torch.device(job.device), job.dtype)
-        kind = storage_kind(job.quantize, native=native)
-        model = empty_csm(FULL_SIZE, dtype=job.dtype, quantize=kind)
+        kernels = choose_kernels(job.quantize, torch.device(job.device), job.dtype, native=job.native)
+        model = empty_csm(FULL_SIZE, dtype=job.dtype, quantize=job.quantize, kernels=kernels)
         model.load_state_dict(load_file(path, device=job.device), assign=True)
-        model.prepare(native=native)
+        model.prepare(native=kernels == "native")
         return ours.time_take(model, job, build_s=clock(job.device) - started)

@@ -17,8 +17,7 @@ from bench.peers.base import (
 from csm_repl.engine import Engine, Generation, SamplingOptions, audio_rows, text_rows
 from csm_repl.model.config import ModelConfig
 from csm_repl.model.csm import CSM
-from csm_repl.model.native import runs_natively
-from csm_repl.model.quantize import empty_csm, is_quantized, quantize_parameter, storage_kind
+from csm_repl.model.quantize import choose_kernels, empty_csm, is_quantized, quantize_parameter
 
 __all__ = ["build", "prompt", "run", "start", "time_take"]
 
@@ -32,24 +31,23 @@ def build(
     native: bool = True,
 ) -> CSM:
     """A model with random weights; never more of it in floating point than `quantize` says."""
-    native = native and runs_natively(torch.device(device), dtype)
-    quantize = storage_kind(quantize, native=native)
-    model = empty_csm(config, dtype=dtype, quantize=quantize)
+    kernels = choose_kernels(quantize, torch.device(device), dtype, native=native)
+    model = empty_csm(config, dtype=dtype, quantize=quantize, kernels=kernels)
     if quantize == "none":
         model = model.to_empty(device=device)
         fill_random(model)
-        return model.prepare(native=native)
+        return model.prepare(native=kernels == "native")
     state: dict[str, torch.Tensor] = {}
     noise = random_noise(device, dtype)
     for name, parameter in CSM(config).named_parameters():
         tensor = torch.empty(parameter.shape, device=device, dtype=dtype)
         fill_tensor(tensor, noise)
         if is_quantized(name, quantize):
-            state |= quantize_parameter(name, tensor, quantize)
+            state |= quantize_parameter(name, tensor, quantize, kernels)
         else:
             state[name] = tensor
     model.load_state_dict(state, assign=True)
-    return model.prepare(native=native)
+    return model.prepare(native=kernels == "native")
 
 
 def run(job: Job) -> Take:

@@ -21,8 +21,7 @@ from csm_repl.errors import CheckpointError
 from csm_repl.model.config import ModelConfig, is_original, parse_config
 from csm_repl.model.csm import CSM
 from csm_repl.model.layouts import ORIGINAL, TRANSFORMERS, Part, Recipe, recipes
-from csm_repl.model.native import runs_natively
-from csm_repl.model.quantize import empty_csm, is_quantized, quantize_parameter, storage_kind
+from csm_repl.model.quantize import choose_kernels, empty_csm, is_quantized, quantize_parameter
 
 __all__ = [
     "Checkpoint",
@@ -217,38 +216,37 @@ def load_csm(
         checkpoint: what to load.
         device: where its parameters go.
         dtype: what they are cast to, and what the residual stream and the caches are in.
-        quantize: none, int8 or int4 (see `quantize`); the last two on a CPU only.
+        quantize: none, int8 or int4 (see `quantize`), on a CUDA device also fp8.
         cache_dir: where converted weights are kept for the next start; None: not at all.
         native: whether to use the native kernels, where the device and dtype have any.
 
     Raises:
         CheckpointError: a file is corrupt, a tensor is missing or has another shape than the config says.
+        DeviceError: the kernels for quantised weights cannot be compiled for the device.
     """
     from csm_repl.model.weight_cache import WeightCache
 
-    if quantize != "none" and device.type != "cpu":
-        raise ValueError(f"no kernels for {quantize} on {device}")
-    native = native and runs_natively(device, dtype)
-    quantize = storage_kind(quantize, native=native)
-    model = empty_csm(checkpoint.config, dtype=dtype, quantize=quantize)
+    kernels = choose_kernels(quantize, device, dtype, native=native)
+    model = empty_csm(checkpoint.config, dtype=dtype, quantize=quantize, kernels=kernels)
     cache = None
     if cache_dir is not None:
-        cache = WeightCache(cache_dir, checkpoint, model.state_dict(), dtype=dtype, quantize=quantize)
+        expected = model.state_dict()
+        cache = WeightCache(cache_dir, checkpoint, expected, dtype=dtype, quantize=quantize, kernels=kernels)
     state = cache.load(device) if cache is not None else None
     if state is None:
-        state = _convert(checkpoint, device=device, dtype=dtype, quantize=quantize)
+        state = _convert(checkpoint, device=device, dtype=dtype, quantize=quantize, kernels=kernels)
         if cache is not None:
             cache.store(state)
     model.load_state_dict(state, strict=True, assign=True)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    return model.prepare(native=native)
+    return model.prepare(native=kernels == "native")
 
 
 @torch.inference_mode(False)
 @torch.no_grad()
 def _convert(
-    checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype, quantize: str
+    checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype, quantize: str, kernels: str
 ) -> dict[str, torch.Tensor]:
     state: dict[str, torch.Tensor] = {}
     with open_weights(checkpoint) as source:
@@ -259,7 +257,10 @@ def _convert(
                 # From what was published, not from what `dtype` would make of it; without a name, so that
                 # it is gone before the next one is made.
                 state |= quantize_parameter(
-                    recipe.target, _build(recipe, names, source, device, torch.float32), quantize
+                    recipe.target,
+                    _build(recipe, names, source, device, torch.float32),
+                    quantize,
+                    kernels,
                 )
             else:
                 state[recipe.target] = _build(recipe, names, source, device, dtype)

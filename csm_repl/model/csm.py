@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from csm_repl.model.config import ModelConfig
+from csm_repl.model.gpu_linear import compile_kernels
 from csm_repl.model.linear import Linear
 from csm_repl.model.transformer import KVCache, StepLayer, Transformer, step_layer
 
@@ -53,7 +54,7 @@ class CSM(nn.Module):
         return self.text_embeddings.dtype
 
     def prepare(self, *, native: bool = False) -> CSM:
-        """Makes what is derived from the config: rotary tables and the rows' offsets.
+        """Makes what is derived from the config, rotary tables and the rows' offsets, and a GPU's kernels.
 
         Args:
             native: whether both transformers run few positions by the native kernels, which must be there
@@ -63,6 +64,7 @@ class CSM(nn.Module):
         self.backbone.prepare(config.backbone.max_positions, device, native=native)
         self.decoder.prepare(config.n_codebooks, device, native=native)
         self._offsets = torch.arange(config.n_codebooks, device=device) * config.audio_vocab_size
+        compile_kernels(self, self.dtype)
         return self.eval()
 
     def new_backbone_cache(self, *, batch_size: int = 1) -> KVCache:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,10 @@ __all__ = [
     "out_of_memory",
 ]
 
-QUANTIZATIONS = ("int8", "int4")
+QUANTIZATIONS = ("int8", "fp8", "int4")
+OLDEST_GPU, OLDEST_FP8_GPU = (8, 0), (8, 9)
+"""Compute capabilities: Ampere's, the oldest that tests compile the kernels for, and Ada's, the first with
+fp8."""
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -30,7 +34,7 @@ class Placement:
     device: torch.device
     dtype: torch.dtype
     quantize: str
-    """How the layers' weights are stored: none, int8 or int4; never auto."""
+    """How the layers' weights are stored: none, int8, fp8 or int4; never auto."""
     reason: str
     """Sentences for the user; empty when everything was chosen explicitly."""
 
@@ -49,7 +53,7 @@ def numbers_text(dtype: str, quantize: str) -> str:
 
 
 def choose_placement(device: str, dtype: str, quantize: str = "none") -> Placement:
-    """Resolves `auto|cuda[:n]|mps|cpu`, `auto|bfloat16|float16|float32` and `none|int8|int4|auto`.
+    """Resolves `auto|cuda[:n]|mps|cpu`, `auto|bfloat16|float16|float32` and `none|int8|fp8|int4|auto`.
 
     Raises:
         DeviceError: the named device is unknown or not there.
@@ -104,17 +108,49 @@ def _choose_dtype(device: torch.device) -> tuple[torch.dtype, str]:
 
 
 def _choose_quantization(name: str, device: torch.device) -> tuple[str, str]:
-    if device.type == "cpu":
-        if name == "auto":
-            return "int8", "Weights int8: a CPU waits for memory, and this halves the bytes of bfloat16."
+    if name == "none":
         return name, ""
-    if name in QUANTIZATIONS:
+    if name == "auto":
+        if device.type == "cpu":
+            return "int8", "Weights int8: a CPU waits for memory, and this halves the bytes of bfloat16."
+        if device.type == "cuda":
+            return "none", "Weights not quantised: what that gains on a GPU has not been measured yet."
+        return "none", f"Weights not quantised: {device.type} has no kernels for that here."
+    if device.type == "cuda":
+        _check_gpu(name, device)
+    elif device.type != "cpu":
         raise UsageError(
-            f"{name} weights run on a CPU only, and the device is {device}.",
+            f"{name} weights run on a CPU or an NVIDIA GPU, and the device is {device}.",
             "Use --quantize none (or auto, which quantises where it can), or --device cpu.",
         )
-    reason = f"Weights not quantised: {device.type} has no kernels for that here." if name == "auto" else ""
-    return "none", reason
+    elif name == "fp8":
+        raise UsageError(
+            "fp8 weights need a GPU of Ada or Hopper or a newer one, and the device is cpu.",
+            "Use --quantize int8, which takes as many bytes, or --device cuda.",
+        )
+    return name, ""
+
+
+def _check_gpu(name: str, device: torch.device) -> None:
+    """UsageError where the kernels of `gpu_linear` cannot run."""
+    remedy = "Use --quantize none, or --device cpu for int8 and int4 weights."
+    if torch.version.hip is not None:
+        raise UsageError(f"{name} weights run on NVIDIA's GPUs only, and {device} is AMD's.", remedy)
+    capability = torch.cuda.get_device_capability(device)
+    found = f"{device} has compute capability {capability[0]}.{capability[1]}"
+    if capability < OLDEST_GPU:
+        raise UsageError(f"{name} weights need a GPU of Ampere (8.0) or a newer one, and {found}.", remedy)
+    if name == "fp8" and capability < OLDEST_FP8_GPU:
+        raise UsageError(
+            f"fp8 weights need a GPU of Ada (8.9) or Hopper or a newer one, and {found}.",
+            "Use --quantize int8, which takes as many bytes.",
+        )
+    if importlib.util.find_spec("triton") is None:
+        raise UsageError(
+            f"{name} weights on a GPU need Triton, which is not installed.",
+            "Install it (PyTorch for Linux brings it; on Windows: pip install triton-windows), or use "
+            "--quantize none.",
+        )
 
 
 def free_bytes(device: torch.device) -> int | None:

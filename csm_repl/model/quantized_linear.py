@@ -1,9 +1,9 @@
-"""Linear layers on a CPU whose weights are integers of 8 or 4 bits with scales.
+"""Linear layers whose weights are integers of 8 or 4 bits with scales, and how a CPU multiplies by them.
 
-Knows nothing about what they are layers of. PyTorch's kernels for such weights take bfloat16 rows, and
-convert the weight anew for every four of them. That is right for the one row of a step and wrong for the
-hundreds of a prefill, where a block of the weight at a time becomes floating point and is multiplied as
-`linear.py` does it. `python -m bench.kernels --only quant` measures both.
+Knows nothing about what they are layers of; `gpu_linear.py` has a GPU's. PyTorch's kernels for such weights
+take bfloat16 rows, and convert the weight anew for every four of them. That is right for the one row of a
+step and wrong for the hundreds of a prefill, where a block of the weight at a time becomes floating point
+and is multiplied as `linear.py` does it. `python -m bench.kernels --only quant` measures both.
 """
 
 from __future__ import annotations
@@ -18,7 +18,17 @@ from torch.nn import functional as F
 
 from csm_repl.model.linear import multiplies_slowly
 
-__all__ = ["GROUP", "Int4Linear", "Int4NativeLinear", "Int8Linear", "QuantizedLinear", "int4_packing"]
+__all__ = [
+    "GROUP",
+    "Int4Linear",
+    "Int4NativeLinear",
+    "Int8Linear",
+    "QuantizedLinear",
+    "empty_parameter",
+    "int4_numbers",
+    "int4_packing",
+    "row_blocks",
+]
 
 GROUP = 64
 """Neighbours in a row that share an int4 scale and zero; they cost half a bit per weight."""
@@ -69,13 +79,13 @@ class QuantizedLinear(nn.Module):
         if self.n_padding:
             rows = F.pad(rows, (0, self.n_padding))
         if len(rows) < self.many_rows:
-            out = self._multiply_few(rows.to(torch.bfloat16)).to(x.dtype)
+            out = self._multiply_few(rows)
         else:
             out = self._multiply_many(rows)
         return out.view(*x.shape[:-1], self.n_out)
 
     def _multiply_few(self, rows: torch.Tensor) -> torch.Tensor:
-        """bfloat16 [R, n_in + n_padding] -> bfloat16 [R, n_out]."""
+        """[R, n_in + n_padding] -> [R, n_out], in rows' dtype."""
         raise NotImplementedError
 
     def _multiply_many(self, rows: torch.Tensor) -> torch.Tensor:
@@ -92,15 +102,15 @@ class Int8Linear(QuantizedLinear):
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__(n_in, n_out)
         self.n_padding = -n_in % INT8_COLUMNS
-        self.weight = _empty(n_out, n_in + self.n_padding, dtype=torch.int8)
-        self.scales = _empty(n_out, dtype=torch.bfloat16)
+        self.weight = empty_parameter(n_out, n_in + self.n_padding, dtype=torch.int8)
+        self.scales = empty_parameter(n_out, dtype=torch.bfloat16)
 
     @staticmethod
     def quantize(weight: torch.Tensor) -> dict[str, torch.Tensor]:
         n_out, n_in = weight.shape
-        out = torch.zeros(n_out, n_in + -n_in % INT8_COLUMNS, dtype=torch.int8)
-        scales = torch.empty(n_out, dtype=torch.bfloat16)
-        for rows in _row_blocks(n_out, n_in):
+        out = weight.new_zeros(n_out, n_in + -n_in % INT8_COLUMNS, dtype=torch.int8)
+        scales = weight.new_empty(n_out, dtype=torch.bfloat16)
+        for rows in row_blocks(n_out, n_in):
             wide = weight[rows].float()
             scale = wide.abs().amax(1) / 127
             # Rounded before it divides, so the integers make up for what the scale lost.
@@ -110,10 +120,11 @@ class Int8Linear(QuantizedLinear):
         return {"weight": out, "scales": scales}
 
     def _multiply_few(self, rows: torch.Tensor) -> torch.Tensor:
-        if rows.data_ptr() % ALIGNMENT:
+        narrow = rows.to(torch.bfloat16)
+        if narrow.data_ptr() % ALIGNMENT:
             # A piece of a longer row. At an odd address the kernel ends the process.
-            rows = rows.clone()
-        return torch._weight_int8pack_mm(rows, self.weight, self.scales)
+            narrow = narrow.clone()
+        return torch._weight_int8pack_mm(narrow, self.weight, self.scales).to(rows.dtype)
 
     def _multiply_many(self, rows: torch.Tensor) -> torch.Tensor:
         dtype = _dtype_of_products(rows.dtype)
@@ -136,8 +147,8 @@ class Int4Linear(QuantizedLinear):
         super().__init__(n_in, n_out)
         self.n_padding = -n_in % GROUP
         n_columns, n_rows = n_in + self.n_padding, n_out + -n_out % INT4_ROWS
-        self.weight = _empty(n_rows, n_columns // 2, dtype=torch.uint8)
-        self.scales_and_zeros = _empty(n_columns // GROUP, n_rows, 2, dtype=torch.bfloat16)
+        self.weight = empty_parameter(n_rows, n_columns // 2, dtype=torch.uint8)
+        self.scales_and_zeros = empty_parameter(n_columns // GROUP, n_rows, 2, dtype=torch.bfloat16)
 
     @staticmethod
     def quantize(weight: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -145,23 +156,23 @@ class Int4Linear(QuantizedLinear):
         n_rows, n_columns = n_out + -n_out % INT4_ROWS, n_in + -n_in % GROUP
         packed = torch.empty(n_rows, n_columns // 2, dtype=torch.uint8)
         scales_and_zeros = torch.empty(n_columns // GROUP, n_rows, 2, dtype=torch.bfloat16)
-        for rows in _row_blocks(n_rows, n_columns, multiple=INT4_ROWS):
-            wide = weight[rows].float()
-            wide = F.pad(wide, (0, n_columns - n_in, 0, rows.stop - rows.start - len(wide)))
-            steps, scale, zero = _int4_groups(wide)
-            packed[rows] = torch._convert_weight_to_int4pack_for_cpu(steps.flatten(1).to(torch.int32), 1)
+        for rows in row_blocks(n_rows, n_columns, multiple=INT4_ROWS):
+            steps, scale, zero = int4_numbers(weight[rows], rows.stop - rows.start, n_columns)
+            packed[rows] = torch._convert_weight_to_int4pack_for_cpu(steps.to(torch.int32), 1)
             # [rows, groups, 2] -> [groups, rows, 2]
-            scales_and_zeros[:, rows] = torch.cat([scale, zero], dim=-1).transpose(0, 1).bfloat16()
+            scales_and_zeros[:, rows] = torch.stack([scale, zero], dim=-1).transpose(0, 1)
         return {"weight": packed, "scales_and_zeros": scales_and_zeros}
 
     def _multiply_few(self, rows: torch.Tensor) -> torch.Tensor:
-        out = torch._weight_int4pack_mm_for_cpu(rows, self.weight, GROUP, self.scales_and_zeros)
+        narrow = rows.to(torch.bfloat16)
+        out = torch._weight_int4pack_mm_for_cpu(narrow, self.weight, GROUP, self.scales_and_zeros)
+        out = out.to(rows.dtype)
         return out if out.shape[1] == self.n_out else out[:, : self.n_out].contiguous()
 
     def _multiply_many(self, rows: torch.Tensor) -> torch.Tensor:
         packing = int4_packing()
         if packing is None:
-            return self._multiply_few(rows.to(torch.bfloat16)).to(rows.dtype)
+            return self._multiply_few(rows)
         tall, in_pairs = packing
         n_rows, n_columns = len(rows), rows.shape[1]
         dtype = _dtype_of_products(rows.dtype)
@@ -205,8 +216,8 @@ class Int4NativeLinear(QuantizedLinear):
         super().__init__(n_in, n_out)
         self.n_padding = -n_in % (2 * GROUP)
         n_columns = n_in + self.n_padding
-        self.weight = _empty(n_out, n_columns // 2, dtype=torch.uint8)
-        self.scales_and_zeros = _empty(n_out, 2, n_columns // GROUP, dtype=torch.bfloat16)
+        self.weight = empty_parameter(n_out, n_columns // 2, dtype=torch.uint8)
+        self.scales_and_zeros = empty_parameter(n_out, 2, n_columns // GROUP, dtype=torch.bfloat16)
 
     @staticmethod
     def quantize(weight: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -214,35 +225,25 @@ class Int4NativeLinear(QuantizedLinear):
         n_columns = n_in + -n_in % (2 * GROUP)
         packed = torch.empty(n_out, n_columns // 2, dtype=torch.uint8)
         scales_and_zeros = torch.empty(n_out, 2, n_columns // GROUP, dtype=torch.bfloat16)
-        for rows in _row_blocks(n_out, n_columns):
-            steps, scale, zero = _int4_groups(F.pad(weight[rows].float(), (0, n_columns - n_in)))
-            low, high = steps.to(torch.uint8).unflatten(1, (-1, 2)).unbind(2)
+        for rows in row_blocks(n_out, n_columns):
+            part = weight[rows]
+            steps, scale, zero = int4_numbers(part, len(part), n_columns)
+            low, high = steps.to(torch.uint8).unflatten(1, (-1, 2, GROUP)).unbind(2)
             packed[rows] = (low | high << 4).flatten(1)
-            scales_and_zeros[rows] = torch.cat([scale, zero], dim=-1).transpose(1, 2).bfloat16()
+            scales_and_zeros[rows] = torch.stack([scale, zero], dim=1)
         return {"weight": packed, "scales_and_zeros": scales_and_zeros}
 
     def _multiply_many(self, rows: torch.Tensor) -> torch.Tensor:
         dtype = _dtype_of_products(rows.dtype)
         wide = rows.to(dtype)
         out = rows.new_empty(len(rows), self.n_out)
-        for part in _row_blocks(self.n_out, rows.shape[1], size=BLOCK):
+        for part in row_blocks(self.n_out, rows.shape[1], size=BLOCK):
             packed = self.weight[part].unflatten(1, (-1, GROUP))
             weight = torch.stack([packed & 15, packed >> 4], dim=2).flatten(1, 2).to(dtype)
             scales, zeros = self.scales_and_zeros[part].float().unsqueeze(3).unbind(1)
             torch.addcmul((zeros - 8 * scales).to(dtype), weight, scales.to(dtype), out=weight)
             out[:, part] = F.linear(wide, weight.flatten(1))
         return out
-
-
-def _int4_groups(wide: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Float32 [R, C] -> steps from 0 to 15 [R, C / GROUP, GROUP], scales and zeros [R, C / GROUP, 1]."""
-    groups = wide.unflatten(1, (-1, GROUP))
-    low, high = groups.aminmax(dim=-1, keepdim=True)
-    # Both are rounded before the integers are chosen, which make up for what was lost.
-    scale = ((high - low) / 15).bfloat16().float()
-    zero = (low + 8 * scale).bfloat16().float()
-    divisor = scale.masked_fill(scale == 0, 1.0)
-    return ((groups - zero) / divisor).round_().add_(8).clamp_(0, 15), scale, zero
 
 
 @functools.cache
@@ -280,16 +281,43 @@ def _dtype_of_products(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if multiplies_slowly(dtype, "cpu") else dtype
 
 
-def _row_blocks(
+def int4_numbers(
+    weight: torch.Tensor, n_rows: int, n_columns: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What int4 makes of a piece of a weight, `(step - 8) * scale + zero`, filled up with zeros.
+
+    Args:
+        weight: floating point [at most n_rows, at most n_columns].
+        n_rows: rows of the result.
+        n_columns: columns of the result, a multiple of GROUP.
+
+    Returns:
+        Steps [n_rows, n_columns], from 0 to 15 in float32; scales and zeros [n_rows, n_columns / GROUP],
+        bfloat16.
+    """
+    wide = weight.float()
+    wide = F.pad(wide, (0, n_columns - wide.shape[1], 0, n_rows - len(wide)))
+    groups = wide.unflatten(1, (-1, GROUP))
+    low, high = groups.aminmax(dim=-1)
+    # Both are rounded before the integers are chosen, which make up for what was lost.
+    scale = ((high - low) / 15).bfloat16()
+    zero = (low + 8 * scale.float()).bfloat16()
+    divisor = scale.masked_fill(scale == 0, 1.0).float().unsqueeze(-1)
+    steps = ((groups - zero.float().unsqueeze(-1)) / divisor).round_().add_(8).clamp_(0, 15)
+    return steps.flatten(1), scale, zero
+
+
+def row_blocks(
     n_rows: int, n_columns: int, *, multiple: int = 1, size: int = QUANTIZED_AT_A_TIME
 ) -> Iterator[slice]:
-    """Rows with some `size` weights at a time: bounds the memory that is needed beside weight and result."""
+    """Slices of rows with some `size` weights, which bound the memory that is needed beside them."""
     step = max(1, size // (n_columns * multiple)) * multiple
     for first in range(0, n_rows, step):
         yield slice(first, min(first + step, n_rows))
 
 
-def _empty(*shape: int, dtype: torch.dtype) -> nn.Parameter:
+def empty_parameter(*shape: int, dtype: torch.dtype) -> nn.Parameter:
+    """A frozen parameter on the meta device, which loading replaces."""
     return _frozen(torch.empty(*shape, dtype=dtype, device="meta"))
 
 

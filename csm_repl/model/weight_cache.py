@@ -1,7 +1,8 @@
 """Converted weights on disk, so that the second start maps them instead of converting again.
 
-One file per model folder, dtype and quantisation, keyed by the sizes and times of the published files.
-Losing the cache costs a conversion and nothing else: every failure here is logged and passed over.
+One file per model folder, dtype and way of storing quantised weights, keyed by the sizes and times of the
+published files. Losing the cache costs a conversion and nothing else: every failure here is logged and
+passed over.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from csm_repl.model.quantize import storage_id
+from csm_repl.model.quantize import storage_id, storage_name
 
 if TYPE_CHECKING:
     from csm_repl.model.checkpoint import Checkpoint
@@ -38,6 +39,7 @@ _DTYPES = {
     torch.bfloat16: "BF16",
     torch.int8: "I8",
     torch.uint8: "U8",
+    torch.float8_e4m3fn: "F8_E4M3",
 }
 
 log = logging.getLogger(__name__)
@@ -51,7 +53,8 @@ class WeightCache:
         checkpoint: where the weights come from.
         expected: a state dict with the names, shapes and dtypes that a file must have, on the meta device.
         dtype: of what is not quantised.
-        quantize: none, int8 or int4.
+        quantize: none, int8, fp8 or int4.
+        kernels: what will multiply the weights (see `quantize.choose_kernels`).
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class WeightCache:
         *,
         dtype: torch.dtype,
         quantize: str = "none",
+        kernels: str = "cpu",
     ) -> None:
         files = [path.resolve() for path in checkpoint.weights]
         kind = str(dtype).removeprefix("torch.")
@@ -72,8 +76,8 @@ class WeightCache:
         ]
         if quantize != "none":
             # In front, so that no family's name is the beginning of another's.
-            kind = f"{quantize}.{kind}"
-            facts.append(storage_id(quantize))
+            kind = f"{storage_name(quantize, kernels)}.{kind}"
+            facts.append(storage_id(quantize, kernels))
         whose = hashlib.sha256(str(files[0]).encode()).hexdigest()[:16]
         state = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
         self._expected = _kinds(expected)

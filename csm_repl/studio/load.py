@@ -35,7 +35,7 @@ def open_studio(settings: Settings, *, say: Say = lambda _: None) -> Studio:
 
     Raises:
         UsageError: the output folder cannot be written, or `compile` without a CUDA device.
-        DeviceError: the chosen device is missing, or its memory too small.
+        DeviceError: the chosen device is missing, its memory too small, or it runs no quantised weights.
         ModelError: the model is not there or not usable.
     """
     if settings.quiet:

@@ -25,7 +25,7 @@ class ModelInfo:
     device: str
     dtype: str
     quantize: str
-    """What is in use: none, int8 or int4, and never auto."""
+    """What is in use: none, int8, fp8 or int4, and never auto."""
     n_parameters: int
     """Of backbone, depth decoder, embeddings and heads; the codec is not in it."""
 

@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from bench import batch, conversation, first_audio, gpu
+from bench.peers.base import Job, Take
 from bench.report import print_table
+from csm_repl.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
 TINY: dict[str, Any] = {"size": "tiny", "device": "cpu", "dtype": "float32"}
@@ -55,7 +57,7 @@ def test_first_audio() -> None:
     assert all(state["first_frame_s"] < state["first_audio_s"] for state in found.values())
 
 
-@pytest.mark.parametrize("part", ["graphs", "eager", "transformers", "transformers-static"])
+@pytest.mark.parametrize("part", ["graphs", "eager", "int8", "int4", "transformers", "transformers-static"])
 def test_gpu_takes(part: str) -> None:
     found = gpu.measure(part, arguments(rows="1", context=20, frames=3, text=5))
     figures = {
@@ -63,6 +65,20 @@ def test_gpu_takes(part: str) -> None:
     }
     assert positive(figures)
     assert found["memory_gb"] is None
+
+
+def test_gpu_says_why_there_is_no_fp8() -> None:
+    with pytest.raises(UsageError, match="need a GPU of Ada"):
+        gpu.measure("fp8", arguments(rows="1", context=20, frames=3, text=5))
+
+
+def test_gpu_counts_the_bytes_of_each_kind_of_weights() -> None:
+    speeds = {}
+    for quantize in ("none", "int8", "fp8", "int4"):
+        job = Job(torch.bfloat16, 20, 5, "cuda", quantize)
+        speeds[quantize] = gpu.summary(Take(0.0, 0.1, [0.5] * 3 + [1.0] * 5), job)["weights_gb_s"]
+    expected = {"none": 9.11, "int8": 4.69, "fp8": 4.69, "int4": 2.75}
+    assert {quantize: round(speed, 2) for quantize, speed in speeds.items()} == expected
 
 
 def test_gpu_batch() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 import torch
 
@@ -133,21 +135,84 @@ def test_auto_quantises_on_a_cpu_and_says_so() -> None:
     assert placement.numbers == "bfloat16 with int8 weights"
 
 
+def gpu_of(monkeypatch: pytest.MonkeyPatch, *capability: int) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+
+
 @pytest.mark.usefixtures("two_gpus")
 @pytest.mark.parametrize("device", ["auto", "cuda", "cuda:1"])
-def test_auto_does_not_quantise_on_a_gpu(device: str) -> None:
+def test_auto_does_not_quantise_on_a_gpu_and_says_why(device: str) -> None:
     placement = choose_placement(device, "bfloat16", "auto")
     assert placement.quantize == "none"
-    assert "not quantised" in placement.reason
+    assert "has not been measured" in placement.reason
     assert placement.numbers == "bfloat16"
 
 
 @pytest.mark.usefixtures("two_gpus")
-@pytest.mark.parametrize("quantize", ["int8", "int4"])
-@pytest.mark.parametrize("device", ["auto", "cuda"])
-def test_an_explicit_quantisation_never_falls_back(device: str, quantize: str) -> None:
-    with pytest.raises(UsageError, match=f"{quantize} weights run on a CPU only") as caught:
-        choose_placement(device, "auto", quantize)
+@pytest.mark.parametrize(
+    ("quantize", "capability"),
+    [("int8", (8, 0)), ("int4", (8, 6)), ("fp8", (8, 9)), ("fp8", (9, 0)), ("fp8", (12, 0))],
+)
+def test_a_gpu_quantises_where_it_is_asked_to(
+    quantize: str, capability: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu_of(monkeypatch, *capability)
+    placement = choose_placement("cuda:1", "bfloat16", quantize)
+    assert (placement.quantize, placement.reason) == (quantize, "")
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize(
+    ("quantize", "capability", "wanted"),
+    [
+        ("int8", (7, 5), "Ampere"),
+        ("int4", (7, 0), "Ampere"),
+        ("fp8", (7, 5), "Ampere"),
+        ("fp8", (8, 6), "Ada"),
+    ],
+)
+def test_a_gpu_that_is_too_old_is_an_error_that_names_what_it_takes(
+    quantize: str, capability: tuple[int, int], wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu_of(monkeypatch, *capability)
+    with pytest.raises(UsageError, match=f"{quantize} weights need a GPU of {wanted}") as caught:
+        choose_placement("cuda", "auto", quantize)
+    assert caught.value.exit_code == ExitCode.USAGE
+    assert "capability {}.{}".format(*capability) in caught.value.cause
+    assert "--quantize" in caught.value.remedy
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize("quantize", ["int8", "fp8", "int4"])
+def test_a_gpu_without_triton_is_an_error_that_names_it(
+    quantize: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu_of(monkeypatch, 9, 0)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="need Triton, which is not installed") as caught:
+        choose_placement("cuda", "auto", quantize)
+    assert "--quantize none" in caught.value.remedy
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_gpu_of_another_maker_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu_of(monkeypatch, 9, 4)
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    with pytest.raises(UsageError, match="NVIDIA's GPUs only"):
+        choose_placement("cuda", "auto", "fp8")
+
+
+def test_a_cpu_has_no_fp8_and_says_who_has() -> None:
+    with pytest.raises(UsageError, match="fp8 weights need a GPU of Ada or Hopper") as caught:
+        choose_placement("cpu", "auto", "fp8")
+    assert "--quantize int8" in caught.value.remedy
+
+
+@pytest.mark.parametrize("quantize", ["int8", "fp8", "int4"])
+def test_an_explicit_quantisation_never_falls_back(quantize: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    with pytest.raises(UsageError, match=f"{quantize} weights run on a CPU or an NVIDIA GPU") as caught:
+        choose_placement("mps", "auto", quantize)
     assert caught.value.exit_code == ExitCode.USAGE
     assert "--quantize none" in caught.value.remedy
     assert "--device cpu" in caught.value.remedy

@@ -16,7 +16,7 @@ from csm_repl.model import quantize as quantize_module
 from csm_repl.model import weight_cache
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.csm import CSM
-from csm_repl.model.quantize import empty_csm, is_quantized
+from csm_repl.model.quantize import choose_kernels, empty_csm, is_quantized
 from csm_repl.model.quantized_linear import Int8Linear
 
 CPU = torch.device("cpu")
@@ -25,9 +25,17 @@ MATRICES = {"wqkv", "wo", "w_gate_up", "w_down"}
 
 
 def load(
-    folder: Path, quantize: str, *, dtype: torch.dtype = torch.bfloat16, cache: Path | None = None
+    folder: Path,
+    quantize: str,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    cache: Path | None = None,
+    native: bool = False,
 ) -> CSM:
-    return load_csm(find_checkpoint(folder), device=CPU, dtype=dtype, quantize=quantize, cache_dir=cache)
+    """For PyTorch's kernels, unless the native ones are asked for; test_native.py has more on those."""
+    return load_csm(
+        find_checkpoint(folder), device=CPU, dtype=dtype, quantize=quantize, cache_dir=cache, native=native
+    )
 
 
 # What is stored how
@@ -52,11 +60,14 @@ def test_attention_and_feed_forward_are_quantised_and_nothing_else(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("quantize", ["none", *MODES])
+@pytest.mark.parametrize("native", [False, True])
 def test_an_empty_model_foretells_names_shapes_and_dtypes(
-    micro_checkpoint: Path, quantize: str, dtype: torch.dtype
+    micro_checkpoint: Path, quantize: str, dtype: torch.dtype, native: bool
 ) -> None:
-    model = load(micro_checkpoint, quantize, dtype=dtype)
-    empty = empty_csm(model.config, dtype=dtype, quantize=quantize).state_dict()
+    model = load(micro_checkpoint, quantize, dtype=dtype, native=native)
+    kernels = choose_kernels(quantize, CPU, dtype, native=native)
+    assert kernels == ("native" if native and dtype != torch.float16 else "cpu")
+    empty = empty_csm(model.config, dtype=dtype, quantize=quantize, kernels=kernels).state_dict()
     assert {tensor.device.type for tensor in empty.values()} == {"meta"}
     assert weight_cache._kinds(empty) == weight_cache._kinds(model.state_dict())
     assert model.dtype == dtype
@@ -84,13 +95,16 @@ def test_full_size_takes_the_bytes_that_were_planned() -> None:
     assert read == {"none": 9.11, "int8": 4.69, "int4": 2.75}
 
 
-def test_a_device_without_kernels_is_refused_before_anything_is_read(micro_checkpoint: Path) -> None:
-    with pytest.raises(ValueError, match="no kernels for int8"):
+@pytest.mark.parametrize(("device", "quantize"), [("mps", "int8"), ("cpu", "fp8")])
+def test_a_device_without_kernels_is_refused_before_anything_is_read(
+    micro_checkpoint: Path, device: str, quantize: str
+) -> None:
+    with pytest.raises(ValueError, match=f"no kernels for {quantize}"):
         load_csm(
             find_checkpoint(micro_checkpoint),
-            device=torch.device("cuda"),
+            device=torch.device(device),
             dtype=torch.bfloat16,
-            quantize="int8",
+            quantize=quantize,
         )
 
 
@@ -144,11 +158,15 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> Conversions:
 
 
 @pytest.mark.parametrize("quantize", MODES)
+@pytest.mark.parametrize("native", [False, True])
 def test_the_second_load_quantises_nothing_and_is_identical(
-    micro_checkpoint: Path, cache: Path, conversions: Conversions, quantize: str
+    micro_checkpoint: Path, cache: Path, conversions: Conversions, quantize: str, native: bool
 ) -> None:
-    first = load(micro_checkpoint, quantize, cache=cache)
-    second = load(micro_checkpoint, quantize, cache=cache)
+    first = load(micro_checkpoint, quantize, cache=cache, native=native)
+    # int8 is stored in one way for both kinds of kernels, so either takes the other's.
+    second = load(
+        micro_checkpoint, quantize, cache=cache, native=native if quantize == "int4" else not native
+    )
     assert conversions.n == 1
     assert_equal(first, second)
 
@@ -156,12 +174,16 @@ def test_the_second_load_quantises_nothing_and_is_identical(
 def test_modes_and_dtypes_do_not_evict_each_other(
     micro_checkpoint: Path, cache: Path, conversions: Conversions
 ) -> None:
-    kinds = [("none", torch.bfloat16), ("int8", torch.bfloat16), ("int4", torch.bfloat16)]
-    kinds += [("int8", torch.float32), ("none", torch.float32)]
+    kinds = [
+        ("none", torch.bfloat16, False),
+        ("int8", torch.bfloat16, False),
+        ("int4", torch.bfloat16, False),
+    ]
+    kinds += [("int8", torch.float32, False), ("none", torch.float32, False), ("int4", torch.bfloat16, True)]
     for _ in range(2):
-        for quantize, dtype in kinds:
-            model = load(micro_checkpoint, quantize, dtype=dtype, cache=cache)
-            assert_equal(model, load(micro_checkpoint, quantize, dtype=dtype))
+        for quantize, dtype, native in kinds:
+            model = load(micro_checkpoint, quantize, dtype=dtype, cache=cache, native=native)
+            assert_equal(model, load(micro_checkpoint, quantize, dtype=dtype, native=native))
     assert len(files(cache)) == len(kinds)
     assert conversions.n == 3 * len(kinds)  # one each for the cache, two each for the comparison
 

@@ -108,7 +108,7 @@ def test_the_quantisation_in_use_is_named_everywhere(run: Run, home: Path, asked
 def test_an_unknown_quantisation_is_a_usage_error(run: Run) -> None:
     done = run("--quantize", "int3", text="Hello.\n")
     assert done.returncode == 2
-    assert b"none, int8, int4, auto" in done.stderr
+    assert b"none, int8, fp8, int4, auto" in done.stderr
 
 
 def test_quiet_leaves_only_results_and_errors(run: Run) -> None:
