@@ -26,7 +26,7 @@ extern int omp_get_num_threads(void);
 #define MAX_ROWS 32      /* of one pass */
 #define MAX_TILE_ROWS 8  /* multiplied at a time */
 #define MAX_TILE_WEIGHTS 4
-#define PREFETCH 1024    /* bytes ahead of the row that is read */
+#define PREFETCH 4096    /* bytes ahead, at least */
 #define INLINE static inline __attribute__((always_inline))
 
 enum { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2, INT4 = 3 };
@@ -156,6 +156,8 @@ static void quantize_rows(Rows *rows, int64_t n_rows, int64_t n_in, int64_t kind
 #define LANES 16
 INLINE VF vf_zero(void) { return _mm512_setzero_ps(); }
 INLINE VF vf_load(const float *p) { return _mm512_loadu_ps(p); }
+INLINE void vf_store(float *p, VF a) { _mm512_storeu_ps(p, a); }
+INLINE VF vf_multiply(VF a, VF b) { return _mm512_mul_ps(a, b); }
 INLINE VF vf_load_bf16(const uint16_t *p) {
     __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
@@ -186,6 +188,8 @@ INLINE VI vi_dot8(VI sum, VI a, VI b) { /* 15 * 127 * 2 fits into 16 bits */
 #define LANES 8
 INLINE VF vf_zero(void) { return _mm256_setzero_ps(); }
 INLINE VF vf_load(const float *p) { return _mm256_loadu_ps(p); }
+INLINE void vf_store(float *p, VF a) { _mm256_storeu_ps(p, a); }
+INLINE VF vf_multiply(VF a, VF b) { return _mm256_mul_ps(a, b); }
 INLINE VF vf_load_bf16(const uint16_t *p) {
     __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)p));
     return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
@@ -212,6 +216,13 @@ INLINE VI vi_dot8(VI sum, VI a, VI b) {
 #define HAS_VECTORS 0
 #endif
 
+/* How far ahead of a place in a tile's rows to fetch. The next tiles' rows lie behind this one's: what is a
+ * row's length ahead is only the next row of the same tile. */
+INLINE int64_t fetch_ahead(const Matrix *m, int n_w) {
+    const int64_t bytes = n_w * m->row_bytes;
+    return bytes >= 4 * PREFETCH ? PREFETCH / 4 : round_up(PREFETCH, bytes);
+}
+
 /* ---- a few weight rows times a few rows ----
  *
  * sums[i][r] = weight row `first + i` times row `r0 + r`, for i < n_w, r < n_r. All counts are constants where
@@ -226,6 +237,7 @@ INLINE void tile_float(const Matrix *m, int64_t first, const Rows *rows, int64_t
     const float *x = rows->x + r0 * rows->x_stride;
     int64_t k = 0;
 #if HAS_VECTORS
+    const int64_t ahead = fetch_ahead(m, n_w);
     VF total[MAX_TILE_WEIGHTS][MAX_TILE_ROWS];
     for (int i = 0; i < n_w; i++)
         for (int r = 0; r < n_r; r++) total[i][r] = vf_zero();
@@ -235,10 +247,10 @@ INLINE void tile_float(const Matrix *m, int64_t first, const Rows *rows, int64_t
             VF w;
             if (is_bf16) {
                 w = vf_load_bf16((const uint16_t *)row + k);
-                if (k % 32 == 0) __builtin_prefetch(row + 2 * k + PREFETCH);
+                if (k % 32 == 0) __builtin_prefetch(row + 2 * k + ahead);
             } else {
                 w = vf_load((const float *)row + k);
-                if (k % 16 == 0) __builtin_prefetch(row + 4 * k + PREFETCH);
+                if (k % 16 == 0) __builtin_prefetch(row + 4 * k + ahead);
             }
             for (int r = 0; r < n_r; r++) total[i][r] = vf_fma(w, vf_load(x + r * rows->x_stride + k), total[i][r]);
         }
@@ -273,6 +285,7 @@ INLINE void tile_int8(const Matrix *m, int64_t first, const Rows *rows, int64_t 
     const float *scales = rows->scales + r0 * rows->n_groups;
     const int64_t n_whole = m->n_in / GROUP;
 #if HAS_VECTORS
+    const int64_t ahead = fetch_ahead(m, n_w);
     VF total[MAX_TILE_WEIGHTS][MAX_TILE_ROWS];
     for (int i = 0; i < n_w; i++)
         for (int r = 0; r < n_r; r++) total[i][r] = vf_zero();
@@ -280,7 +293,7 @@ INLINE void tile_int8(const Matrix *m, int64_t first, const Rows *rows, int64_t 
         for (int i = 0; i < n_w; i++) {
             const int8_t *w = base + i * m->row_bytes + g * GROUP;
             VI dots[MAX_TILE_ROWS];
-            __builtin_prefetch(w + PREFETCH);
+            __builtin_prefetch(w + ahead);
             for (int r = 0; r < n_r; r++) dots[r] = vi_zero();
             for (int k = 0; k < GROUP; k += 2 * LANES) {
                 VI wide = vi_widen8(w + k);
@@ -323,6 +336,35 @@ INLINE void tile_int8(const Matrix *m, int64_t first, const Rows *rows, int64_t 
     }
 }
 
+/* Of one int4 weight row: scale times row's scale for every group and row, and what the zeros amount to. */
+INLINE void int4_factors(const uint16_t *scales, int64_t n_groups, const Rows *rows, int64_t r0, int n_r,
+                         float *factors, float *offsets) {
+    const float *row_scales = rows->scales + r0 * n_groups, *row_sums = rows->sums + r0 * n_groups;
+    int64_t g = 0;
+    for (int r = 0; r < n_r; r++) offsets[r] = 0;
+#if HAS_VECTORS
+    VF totals[MAX_TILE_ROWS];
+    for (int r = 0; r < n_r; r++) totals[r] = vf_zero();
+    for (; g + LANES <= n_groups; g += LANES) {
+        const VF scale = vf_load_bf16(scales + g);
+        const VF shift = vf_fma(scale, vf_fill(-8.0f), vf_load_bf16(scales + n_groups + g));
+        for (int r = 0; r < n_r; r++) {
+            const int64_t place = r * n_groups + g;
+            vf_store(factors + place, vf_multiply(scale, vf_load(row_scales + place)));
+            totals[r] = vf_fma(shift, vf_load(row_sums + place), totals[r]);
+        }
+    }
+    for (int r = 0; r < n_r; r++) offsets[r] = vf_sum(totals[r]);
+#endif
+    for (; g < n_groups; g++) {
+        const float scale = from_bf16(scales[g]), shift = from_bf16(scales[n_groups + g]) - 8 * scale;
+        for (int r = 0; r < n_r; r++) {
+            factors[r * n_groups + g] = scale * row_scales[r * n_groups + g];
+            offsets[r] += shift * row_sums[r * n_groups + g];
+        }
+    }
+}
+
 /* A byte holds column b of one group (low) and of the next (high), b from 0 to 63. */
 INLINE void tile_int4(const Matrix *m, int64_t first, const Rows *rows, int64_t r0, int n_w, int n_r, float *factors,
                       Sums sums) {
@@ -330,23 +372,11 @@ INLINE void tile_int4(const Matrix *m, int64_t first, const Rows *rows, int64_t 
     const int8_t *q = rows->q8 + r0 * rows->q_stride;
     const int64_t n_groups = rows->n_groups;
     float offsets[MAX_TILE_WEIGHTS][MAX_TILE_ROWS];
-    for (int i = 0; i < n_w; i++) {
-        const uint16_t *scales = m->scales + (first + i) * 2 * n_groups;
-        for (int r = 0; r < n_r; r++) {
-            const float *row_scales = rows->scales + (r0 + r) * n_groups;
-            const float *row_sums = rows->sums + (r0 + r) * n_groups;
-            float *products = factors + (i * MAX_TILE_ROWS + r) * n_groups;
-            float offset = 0;
-#pragma omp simd reduction(+ : offset)
-            for (int64_t g = 0; g < n_groups; g++) {
-                const float scale = from_bf16(scales[g]), zero = from_bf16(scales[n_groups + g]);
-                products[g] = scale * row_scales[g];
-                offset += (zero - 8 * scale) * row_sums[g];
-            }
-            offsets[i][r] = offset;
-        }
-    }
+    for (int i = 0; i < n_w; i++)
+        int4_factors(m->scales + (first + i) * 2 * n_groups, n_groups, rows, r0, n_r,
+                     factors + i * MAX_TILE_ROWS * n_groups, offsets[i]);
 #if HAS_VECTORS
+    const int64_t ahead = fetch_ahead(m, n_w);
     VF total[MAX_TILE_WEIGHTS][MAX_TILE_ROWS];
     for (int i = 0; i < n_w; i++)
         for (int r = 0; r < n_r; r++) total[i][r] = vf_zero();
@@ -354,7 +384,7 @@ INLINE void tile_int4(const Matrix *m, int64_t first, const Rows *rows, int64_t 
         for (int i = 0; i < n_w; i++) {
             const uint8_t *w = base + i * m->row_bytes + g * (GROUP / 2);
             VI low[MAX_TILE_ROWS], high[MAX_TILE_ROWS];
-            __builtin_prefetch(w + PREFETCH);
+            __builtin_prefetch(w + ahead);
             for (int r = 0; r < n_r; r++) low[r] = high[r] = vi_zero();
             for (int b = 0; b < GROUP; b += 4 * LANES) {
                 VI bytes = vi_load(w + b), first_group = vi_low4(bytes), second_group = vi_high4(bytes);
