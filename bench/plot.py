@@ -23,7 +23,8 @@ from matplotlib.axes import Axes
 
 from bench.frame import FRAME_S
 
-OURS, THEIRS, GREY = "#2a6f97", "#c58b3b", "#777777"
+OURS, PLAIN, THEIRS, GREY = "#2a6f97", "#9dc3d9", "#c58b3b", "#777777"
+NAMES = {"ours": "csm-repl", "plain": "csm-repl, PyTorch's kernels", "original": "original's structure"}
 
 
 def draw_frame(axes: Axes, content: dict[str, Any]) -> None:
@@ -31,8 +32,8 @@ def draw_frame(axes: Axes, content: dict[str, Any]) -> None:
     bandwidth = content["read_bandwidth_gb_s"]
     names = list(rows)[::-1]
     factors = [rows[name]["frame_s"] / FRAME_S for name in names]
-    colours = [OURS if name.startswith("ours") else THEIRS for name in names]
-    axes.barh(names, factors, color=colours)
+    colours = [{"ours": OURS, "plain": PLAIN}.get(name.partition("-")[0], THEIRS) for name in names]
+    axes.barh([_label(name) for name in names], factors, color=colours)
     for index, (name, factor) in enumerate(zip(names, factors, strict=True)):
         axes.text(factor, index, f" {factor:.2f}", va="center")
         if bandwidth:
@@ -43,7 +44,12 @@ def draw_frame(axes: Axes, content: dict[str, Any]) -> None:
     axes.set_xlim(0, 1.15 * max(factors))
     axes.set_xlabel("seconds of work per second of speech, without codec")
     axes.set_title("One take, 500 positions of context")
-    axes.legend(loc="lower right", fontsize="small")
+    axes.legend(loc="upper right", bbox_to_anchor=(1.0, 0.9), fontsize="small")
+
+
+def _label(peer: str) -> str:
+    name, _, mode = peer.partition("-")
+    return f"{NAMES.get(name, name)}, {mode or 'bfloat16'}"
 
 
 def draw_conversation(axes: Axes, content: dict[str, Any]) -> None:
@@ -56,6 +62,7 @@ def draw_conversation(axes: Axes, content: dict[str, Any]) -> None:
         numbers = range(1, 1 + len(turns))
         axes.plot(numbers, [turn["first_frame_s"] for turn in turns], style, color=colour, label=label)
     axes.set_ylim(bottom=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("turn")
     axes.set_ylabel("seconds to the first frame")
     axes.set_title("A conversation")
@@ -89,7 +96,7 @@ PANELS: dict[str, Callable[[Axes, dict[str, Any]], None]] = {
 def draw(files: list[Path], to: Path) -> None:
     """Writes a PNG with one panel per file; a file's benchmark is the first word of its name."""
     panels = [(PANELS[path.name.partition("-")[0]], json.loads(path.read_text())) for path in files]
-    figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 3.8), squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(5.6 * len(panels), 3.8), squeeze=False)
     for place, (panel, content) in zip(axes[0], panels, strict=True):
         panel(place, content)
     machine = panels[0][1]["machine"]

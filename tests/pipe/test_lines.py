@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import time
 import wave
 from collections.abc import Callable
@@ -325,3 +326,23 @@ def test_the_program_starts_to_speak_within_its_first_line(run: Run) -> None:
     [result] = [json.loads(line) for line in done.stdout.decode().splitlines()]
     timings = result["turns"][0]["timings"]
     assert 0 < timings["first_audio_s"] <= timings["elapsed_s"] < elapsed
+
+
+def test_speaking_imports_no_library_that_only_others_need(model: Path, home: Path) -> None:
+    code = (
+        "import sys\n"
+        "from csm_repl.cli import main\n"
+        "try:\n"
+        "    main(sys.argv[1:])\n"
+        "except SystemExit as over:\n"
+        "    assert not over.code, over.code\n"
+        "heavy = {'torchtune', 'torchao', 'whisper', 'transformers', 'datasets', 'matplotlib'}\n"
+        "print('IMPORTED', *sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command(model)[3:]],
+        cwd=home, input=b"Hello.||And hello.\n", capture_output=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.decode().splitlines()[-1].strip() == "IMPORTED"
+    assert _takes(home)
