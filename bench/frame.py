@@ -102,15 +102,16 @@ def print_table(summaries: dict[str, dict[str, float]], n_bytes: dict[str, int],
     bandwidth: GB/s; 0: not known.
     """
     print(
-        "\n| | s/frame | best round | real-time factor | ratio to ours | GB/frame | limit s | prefill s "
-        "| first frame s | memory GB |"
+        "\n| | s/frame | best round | real-time factor | ratio to ours | GB/frame | limit s | share "
+        "| prefill s | first frame s | memory GB |"
     )
-    print("|---" * 10 + "|")
+    print("|---" * 11 + "|")
     ours = summaries.get("ours", {}).get("frame_s")
     for peer, row in summaries.items():
         ratio = f"{row['frame_s'] / ours:.2f}" if ours else "-"
         read_gb = n_bytes[peer] / 1e9
-        limit = f"{read_gb / bandwidth:.3f}" if bandwidth else "-"
+        limit_s = read_gb / bandwidth if bandwidth else None
+        limit = "- | -" if limit_s is None else f"{limit_s:.3f} | {limit_s / row['frame_s']:.0%}"
         print(
             f"| {peer} | {row['frame_s']:.3f} | {row['frame_best_s']:.3f} | {row['frame_s'] / FRAME_S:.2f} "
             f"| {ratio} | {read_gb:.2f} | {limit} | {row['prefill_s']:.2f} | {row['first_frame_s']:.2f} "
@@ -154,7 +155,7 @@ def main() -> None:
     summaries = {peer: summary(rounds) for peer, rounds in takes.items() if peer != "codec"}
     print_table(summaries, n_bytes, bandwidth)
     if bandwidth:
-        print("\nlimit: the weights' bytes through the read bandwidth")
+        print("\nlimit: the weights' bytes through the read bandwidth; share: limit over s/frame")
     if "codec" in takes:
         codec = {key: min(take[key] for take in takes["codec"]) for key in takes["codec"][0]}
         print(

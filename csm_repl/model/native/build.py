@@ -23,8 +23,10 @@ __all__ = ["Built", "build", "compilers", "library", "needs_compiling"]
 
 SOURCE = Path(__file__).with_name("transformer.c")
 _TIMEOUT_S = 120.0
-_OPTIMISED = ("-O3", "-fno-math-errno", "-std=gnu11", "-fPIC", "-fopenmp")
+_OPTIMISED = ("-O3", "-fno-math-errno", "-std=gnu11", "-fPIC")
 """`-fno-math-errno` lets square roots be instructions; nothing that changes results is switched on."""
+_OPENMP = ("-Xclang", "-fopenmp") if platform.system() == "Darwin" else ("-fopenmp",)
+"""Apple's compiler knows OpenMP and does not admit it."""
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +140,7 @@ def _compile(source: Path, path: Path, compiler: str, runtime: Path, flags: tupl
     native = "-mcpu=native" if platform.machine() in {"arm64", "aarch64"} else "-march=native"
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         compiled, linked = Path(folder) / "transformer.o", Path(folder) / path.name
-        _call([compiler, *_OPTIMISED, native, *flags, "-c", str(source), "-o", str(compiled)])
+        _call([compiler, *_OPTIMISED, *_OPENMP, native, *flags, "-c", str(source), "-o", str(compiled)])
         # Against the very file that is loaded: `-fopenmp` here could bring a second runtime.
         _call([compiler, "-shared", str(compiled), str(runtime), "-lm", "-o", str(linked)])
         linked.replace(path)

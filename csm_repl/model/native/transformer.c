@@ -75,8 +75,8 @@ INLINE uint16_t to_bf16(float x) {
     return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-/* exp within 2 units in the last place (Cody and Waite's reduction, Taylor to the 6th power); unlike the
- * library's it can be done for a vector of numbers. */
+/* exp with a relative error below 2.3e-7 (Cody and Waite's reduction, Taylor's series to the 6th power); unlike
+ * the library's it can be done for a vector of numbers. */
 INLINE float fast_exp(float x) {
     x = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
     float n = (float)(int32_t)(x * 1.44269504f + (x < 0 ? -0.5f : 0.5f));
