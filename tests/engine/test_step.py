@@ -182,6 +182,7 @@ def test_compiled_code_speaks_the_golden_tokens(
     golden_model: CSM, golden_cases: list[Any], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    torch.compiler.reset()
     case = golden_cases[2]
     step = new_step(golden_model, 1, compiled_layer(tmp_path))
     sampler = new_sampler(golden_model, GREEDY, 0)
