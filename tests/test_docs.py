@@ -53,6 +53,7 @@ def test_flags_in_the_readme_exist() -> None:
     known = {flag for item in specs() for flag in item.flags} | {"--help", "--quiet"}
     known |= {flag_of(item) for item in option_fields(TrainOptions, DataOptions)}
     known |= {"--full", "--from-scratch"}
+    known |= {f"--no-{flag[2:]}" for item in specs() if item.is_switch for flag in item.flags}
     for flag in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)):
         assert flag in known, flag
 

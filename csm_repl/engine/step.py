@@ -64,7 +64,9 @@ class FrameStep:
         while width < k:
             width *= 2
         width = min(width, self.model.config.audio_vocab_size)
-        wider = self.noise.new_full((*self.noise.shape[:2], width), torch.inf)
+        # As `set_row` fills them: infinity times a temperature of 0 would be no number.
+        beyond = torch.where(self.temperature == 0, 1.0, torch.inf)
+        wider = beyond[:, None, None].expand(-1, self.noise.shape[1], width).contiguous()
         wider[:, :, : self.noise.shape[2]] = self.noise
         self.noise = wider
         return True

@@ -15,7 +15,7 @@ from bench.quality import compare, entropy, forced_logits, measure
 from csm_repl.engine import Engine, SamplingOptions, text_rows
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.csm import CSM
-from csm_repl.model.quantized_linear import Int4Linear, Int8Linear, QuantizedLinear
+from csm_repl.model.quantized_linear import Int4NativeLinear, Int8Linear, QuantizedLinear
 
 ROOT = Path(__file__).parents[2]
 SOME_KL = {"bfloat16": 3e-5, "int8": 3e-5, "int4": 5e-3}
@@ -74,7 +74,7 @@ def test_float32_beside_int8_is_closer_than_bfloat16(found: dict[str, dict[str, 
 
 @pytest.mark.parametrize(
     ("kind", "mode", "name"),
-    [(Int8Linear, "int8", "scales"), (Int4Linear, "int4", "scales_and_zeros")],
+    [(Int8Linear, "int8", "scales"), (Int4NativeLinear, "int4", "scales_and_zeros")],
 )
 def test_a_broken_scale_is_seen(
     kind: type[QuantizedLinear],
@@ -89,7 +89,7 @@ def test_a_broken_scale_is_seen(
     def broken(weight: torch.Tensor) -> dict[str, torch.Tensor]:
         state = quantize(weight)
         # Rolled by a row: each is right for its neighbour, and of the right size on the whole.
-        return {**state, name: state[name].roll(1, dims=0 if mode == "int8" else 1)}
+        return {**state, name: state[name].roll(1, dims=0)}
 
     monkeypatch.setattr(kind, "quantize", staticmethod(broken))
     spoilt = results(tiny_checkpoint, [mode])[mode]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from csm_repl.engine.step import EagerRunner
 from csm_repl.errors import OutOfMemoryError
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.csm import CSM
+from tests.faults import plant
 
 RUNNERS = pytest.mark.parametrize("runner", [EagerRunner, recorded], ids=["eager", "recorded"])
 Frames = list[list[int]]
@@ -277,19 +279,22 @@ def test_a_fault_in_a_step_changes_nothing(
 ) -> None:
     engine = BatchEngine(micro_model, 2)
     takes = [engine.generate(micro_rows(n), seed=n, max_frames=6) for n in (1, 5)]
-    norm = getattr(micro_model, where).norm
-    forward, left = norm.forward, [n_before]
+    transformer = getattr(micro_model, where)
+    left = [n_before]
 
-    def faulty(x: torch.Tensor) -> torch.Tensor:
-        if left:
-            left[0] -= 1
-            if left[0] < 0:
-                left.clear()
-                raise error
-        return forward(x)
+    def faulty(forward: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            if left:
+                left[0] -= 1
+                if left[0] < 0:
+                    left.clear()
+                    raise error
+            return forward(*arguments)
+
+        return call
 
     with monkeypatch.context() as patch:
-        patch.setattr(norm, "forward", faulty)
+        plant(patch, transformer, transformer.norm, faulty, late=True)
         frames: list[Frames] = [[], []]
         try:
             for _ in range(6):
@@ -327,6 +332,15 @@ def test_the_bytes_of_a_row_are_those_of_its_caches(micro_model: CSM) -> None:
 def test_a_batch_without_rows_makes_no_sense(micro_model: CSM) -> None:
     with pytest.raises(ValueError, match="at least one row"):
         BatchEngine(micro_model, 0)
+
+
+def test_a_greedy_take_stays_greedy_when_a_neighbour_needs_more_noise(micro_model: CSM) -> None:
+    items = [
+        BatchItem(micro_rows(2), GREEDY, 0, max_frames=6),
+        BatchItem(micro_rows(3), SamplingOptions(), 1, max_frames=2),
+        BatchItem(micro_rows(4), SamplingOptions(1.0, 200), 2, max_frames=6),
+    ]
+    assert run(BatchEngine(micro_model, 2), items) == one_by_one(micro_model, items)
 
 
 item_facts = st.tuples(

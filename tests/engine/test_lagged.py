@@ -16,6 +16,7 @@ from csm_repl.engine.lagged import LaggedEngine, Mailbox
 from csm_repl.engine.step import FrameStep
 from csm_repl.model.csm import CSM
 from csm_repl.model.transformer import KVCache
+from tests.faults import plant
 
 ROWS = micro_rows(2)
 ZERO, SOUND = [0, 0, 0, 0], [5, 0, 0, 0]
@@ -254,18 +255,20 @@ def test_a_fault_in_a_frame_changes_nothing(
     whole = single(micro_model, ROWS, 8, seed=6)
     engine = lagged(micro_model)
     left: list[int] = []
-    norm = getattr(micro_model, where).norm
-    forward = norm.forward
+    transformer = getattr(micro_model, where)
 
-    def faulty(x: torch.Tensor) -> torch.Tensor:
-        if left:
-            left[0] -= 1
-            if left[0] < 0:
-                left.clear()
-                raise error
-        return forward(x)
+    def faulty(forward: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            if left:
+                left[0] -= 1
+                if left[0] < 0:
+                    left.clear()
+                    raise error
+            return forward(*arguments)
 
-    monkeypatch.setattr(norm, "forward", faulty)
+        return call
+
+    plant(monkeypatch, transformer, transformer.norm, faulty, late=True)
     take = engine.generate(ROWS, seed=6, max_frames=8)
     left.append(n_before if where == "decoder" else n_before // 3)
     frames: list[list[int]] = []

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from csm_repl.engine import Engine, SamplingOptions, prompt_rows, text_rows
 from csm_repl.engine.slot import PREFILL_CHUNK
 from csm_repl.model.csm import CSM
+from tests.faults import plant
 
 RELATIVE_TOLERANCE = 1e-5
 """Logits of a cached and a fresh prefill, relative to the largest: float32 sums in another order."""
@@ -193,12 +194,9 @@ class Fault:
 def fault(micro_model: CSM, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Fault:
     where, error = request.param
     planted = Fault(error)
-    layers = {
-        "first layer": micro_model.backbone.layers[0],
-        "last layer": micro_model.backbone.layers[-1],
-        "depth decoder": micro_model.decoder.layers[0],
-    }
-    monkeypatch.setattr(layers[where], "forward", planted.wrap(layers[where].forward))
+    transformer = micro_model.decoder if where == "depth decoder" else micro_model.backbone
+    late = where == "last layer"
+    plant(monkeypatch, transformer, transformer.layers[-1 if late else 0], planted.wrap, late=late)
     return planted
 
 
