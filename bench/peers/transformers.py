@@ -116,7 +116,8 @@ def generate(model: Any, job: Job) -> Take:
             hook.remove()
     assert frames.shape[1:] == (job.n_frames, job.config.n_codebooks), frames.shape
     frames_s = [after - before for before, after in pairwise(stopwatch.times)]
-    prefill_s = sum(backbone_s[:2]) if backbone_s else frames_s[0] - statistics.median(frames_s)
+    # Without hooks only what the first frame takes longer is known.
+    prefill_s = sum(backbone_s[:2]) if backbone_s else max(0.0, frames_s[0] - statistics.median(frames_s))
     return Take(0.0, prefill_s, frames_s)
 
 

@@ -60,10 +60,10 @@ def test_first_audio() -> None:
 @pytest.mark.parametrize("part", ["graphs", "eager", "int8", "int4", "transformers", "transformers-static"])
 def test_gpu_takes(part: str) -> None:
     found = gpu.measure(part, arguments(rows="1", context=20, frames=3, text=5))
-    figures = {
-        key: found[key] for key in ("frame_ms", "best_ms", "prefill_ms", "first_frame_ms", "warm_up_s")
-    }
+    figures = {key: found[key] for key in ("frame_ms", "best_ms", "first_frame_ms", "warm_up_s")}
     assert positive(figures)
+    # With its static cache it is a difference of two times, which noise can make nothing.
+    assert found["prefill_ms"] > 0 or (part == "transformers-static" and found["prefill_ms"] == 0)
     assert found["memory_gb"] is None
 
 
