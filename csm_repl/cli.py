@@ -17,8 +17,6 @@ from csm_repl.settings import Settings, load_settings, specs
 __all__ = ["main"]
 
 _COMMANDS = ("doctor", "voices")
-_BOTH_WAYS = {"play", "weight_cache", "native"}
-"""Switches that are on, or may be on in the environment, and get a `--no-` form."""
 _DESCRIPTION = """\
 Speaks multi-speaker lines with Sesame's CSM-1B, in the voices of the clips in a folder.
 
@@ -142,8 +140,8 @@ def _parse(words: list[str]) -> tuple[str | None, dict[str, Any]]:
         if setting.group not in groups:
             groups[setting.group] = parser.add_argument_group(setting.group)
         group, kind = groups[setting.group], {"dest": setting.name, "default": None}
-        if setting.name in _BOTH_WAYS:
-            flag = f"--{setting.name.replace('_', '-')}"
+        if setting.has_both_ways:
+            flag = setting.flags[0]
             group.add_argument(flag, action=argparse.BooleanOptionalAction, help=setting.help, **kind)
         elif setting.is_switch:
             group.add_argument(*setting.flags, action="store_true", help=setting.help, **kind)

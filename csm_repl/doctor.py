@@ -10,12 +10,14 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from csm_repl.commands import setting_text, voices_table
 from csm_repl.errors import CsmReplError, ExitCode
 from csm_repl.settings import Settings, specs
+
+if TYPE_CHECKING:
+    from csm_repl.model.device import Placement
 
 __all__ = ["Finding", "examine", "run_doctor", "run_voices"]
 
@@ -111,7 +113,7 @@ def _software() -> Iterator[Finding]:
 def _device(settings: Settings) -> Iterator[Finding]:
     import torch
 
-    from csm_repl.model.device import choose_placement
+    from csm_repl.model.device import choose_placement, free_bytes
 
     try:
         placement = choose_placement(settings.device, settings.dtype, settings.quantize)
@@ -125,17 +127,24 @@ def _device(settings: Settings) -> Iterator[Finding]:
         what = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB GPU memory free"
         yield _memory(free, what)
     else:
-        yield _kernels(settings, placement.device.type, placement.dtype_name)
-        available = _available_memory()
+        yield _kernels(settings, placement)
+        available = free_bytes(torch.device("cpu")) or _physical_memory()
         if available is not None:
             yield _memory(available, f"{available / 2**30:.1f} GiB available, {os.cpu_count()} CPU cores")
 
 
-def _kernels(settings: Settings, device: str, dtype: str) -> Finding:
-    if not settings.native or device != "cpu" or dtype == "float16":
-        return Finding("kernels", "ok", "PyTorch's")
+def _physical_memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _kernels(settings: Settings, placement: Placement) -> Finding:
     from csm_repl.model import native
 
+    if not settings.native or not native.kernels_exist(placement.device, placement.dtype):
+        return Finding("kernels", "ok", "PyTorch's")
     built = native.library()
     if built.library is not None:
         return Finding("kernels", "ok", built.reason)
@@ -149,20 +158,6 @@ def _memory(n_bytes: int, text: str) -> Finding:
     if n_bytes < 4.2 * 2**30:
         return Finding("memory", "note", f"{text}; CSM-1B in bfloat16 needs about 4.2 GiB")
     return Finding("memory", "ok", text)
-
-
-def _available_memory() -> int | None:
-    """Bytes that can be had without swapping; None where the system does not say."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None
 
 
 def _output(settings: Settings) -> Iterator[Finding]:

@@ -57,6 +57,11 @@ class SettingSpec:
     def is_switch(self) -> bool:
         return self.parse is _boolean
 
+    @property
+    def has_both_ways(self) -> bool:
+        """Whether it is a switch with a `--no-` form."""
+        return any(flag.startswith("--no-") for flag in self.flags)
+
 
 # --- parsers: text -> value, ValueError with half a sentence otherwise --------------------------------
 
@@ -311,7 +316,6 @@ class Settings:
         _boolean,
         "play while generating; by default in a terminal only",
         live=True,
-        flags=("--play", "--no-play"),
         group="output",
     )
     json: bool = _setting(False, _boolean, "results as one JSON object a line", group="interface")
@@ -351,7 +355,10 @@ def _spec(item: Field[Any]) -> SettingSpec:
         env = ENV_PREFIX + item.name.upper()
     flags = meta["flags"]
     if flags is None:
-        flags = ("--" + item.name.replace("_", "-"),)
+        name = item.name.replace("_", "-")
+        # A switch that is on, or may be on by itself, can be switched off.
+        both_ways = meta["parse"] is _boolean and item.default is not False
+        flags = (f"--{name}", f"--no-{name}") if both_ways else (f"--{name}",)
     assert item.default is not MISSING
     return SettingSpec(
         name=item.name,

@@ -28,6 +28,7 @@ from csm_repl.engine.step import EagerRunner, MakeRunner
 from csm_repl.errors import OutOfMemoryError
 from csm_repl.model.csm import CSM
 from csm_repl.model.device import free_bytes
+from csm_repl.model.transformer import KVCache
 
 __all__ = ["BatchEngine", "BatchItem", "BatchRun", "RowEnded", "RowFrame", "RowGeneration", "row_bytes"]
 
@@ -66,12 +67,9 @@ class RowEnded:
 
 def row_bytes(model: CSM) -> int:
     """Bytes of keys and values of one row."""
-    config = model.config
-    n_positions = ((config.backbone, config.max_positions), (config.decoder, config.n_codebooks))
-    return sum(
-        2 * size.n_layers * size.n_kv_heads * size.head_dim * n * model.dtype.itemsize
-        for size, n in n_positions
-    )
+    config, meta = model.config, torch.device("meta")
+    sizes = ((config.backbone, config.max_positions), (config.decoder, config.n_codebooks))
+    return sum(KVCache(size, n, device=meta, dtype=model.dtype).n_bytes for size, n in sizes)
 
 
 class BatchEngine:

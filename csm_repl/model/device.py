@@ -170,10 +170,10 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def less_memory(device: torch.device | str) -> str:
-    """What a user can do when a device's memory is exhausted: the end of a sentence without its full stop."""
+    """What a user can do when a device's memory is exhausted."""
     if torch.device(device).type == "cpu":
-        return "close other programs, or start again with --quantize int8 or int4, or with --dtype bfloat16"
-    return "close other programs, or start again with --dtype bfloat16, a smaller --batch or --device cpu"
+        return "Close other programs, or start again with --quantize int8 or int4, or with --dtype bfloat16."
+    return "Close other programs, or start again with --dtype bfloat16, a smaller --batch or --device cpu."
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -14,7 +14,7 @@ from csm_repl.commands import parse_input, run_line
 from csm_repl.errors import LineError
 from csm_repl.events import Audio, Event, LineDone, Stopped, TurnDone
 from csm_repl.jobs import run_job
-from csm_repl.pipe.lines import END, LineFeed
+from csm_repl.pipe.lines import LineFeed
 from csm_repl.pipe.listener import Listener
 from csm_repl.script import Command, Line
 from csm_repl.studio import Studio
@@ -94,7 +94,7 @@ class SideBySide:
             item = self._feed.next(wait=not self._begun)
             if item is None:
                 return
-            if item is END or not isinstance(item, tuple):
+            if not isinstance(item, tuple):
                 self._at_end = True
                 return
             self._take_in(*item)

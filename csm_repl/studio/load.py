@@ -63,7 +63,7 @@ def open_studio(settings: Settings, *, say: Say = lambda _: None) -> Studio:
     # A wrong tokenizer or codec is found in a moment; loading the weights takes many.
     tokenizer = Tokenizer(files.tokenizer, vocab_size=checkpoint.config.text_vocab_size)
     started = time.perf_counter()
-    if settings.native and placement.device.type == "cpu":
+    if settings.native and native.kernels_exist(placement.device, placement.dtype):
         _prepare_kernels(say)
     say(f"Loading {files.name} ({placement.numbers} on {placement.device}).")
     cache_dir = default_cache_dir()
@@ -93,7 +93,7 @@ def open_studio(settings: Settings, *, say: Say = lambda _: None) -> Studio:
             raise
         raise OutOfMemoryError(
             f"The model does not fit into the memory of {placement.device}.",
-            f"Please {less_memory(placement.device)}.",
+            less_memory(placement.device),
         ) from error
     say(f"Ready in {time.perf_counter() - started:.1f} s.")
     return Studio(
@@ -121,7 +121,10 @@ def _prepare_kernels(say: Say) -> None:
         say("Compiling the kernels for this CPU, once.")
     built = native.library()
     if built.library is None:
-        say(f"{built.reason} PyTorch's kernels are used, which are slower; --no-native says so by choice.")
+        say(
+            f"{built.reason} PyTorch's kernels are used, which are slower. --no-native chooses them without "
+            "this notice."
+        )
 
 
 def find_wanted_model(

@@ -206,5 +206,5 @@ class Studio:
         first_line = (str(error).strip().splitlines() or ["out of memory"])[0]
         return OutOfMemoryError(
             f"The memory of {self.model.device} is exhausted: {first_line[:160]}",
-            f"The model is still loaded. Shorten the text, {less_memory(self.engine.model.device)}.",
+            f"The model is still loaded. Shorten the text. {less_memory(self.engine.model.device)}",
         )

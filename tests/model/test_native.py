@@ -201,6 +201,14 @@ def test_without_a_compiler_there_are_no_kernels_and_a_reason(
     assert not needs_compiling()
 
 
+def test_a_library_that_is_there_needs_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert build(SOURCE, [tmp_path]).library is not None
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    assert building.compilers() == []
+    assert build(SOURCE, [tmp_path]).library is not None
+
+
 def test_a_compiler_that_fails_is_named(tmp_path: Path) -> None:
     broken = tmp_path / "transformer.c"
     broken.write_text("this is not C\n")

@@ -1,6 +1,14 @@
 """The transformer pass in C, for a few positions on a CPU."""
 
 from csm_repl.model.native.build import Built, library, needs_compiling
-from csm_repl.model.native.run import NativeTransformer, multiply, runs_natively
+from csm_repl.model.native.run import NativeTransformer, kernels_exist, multiply, runs_natively
 
-__all__ = ["Built", "NativeTransformer", "library", "multiply", "needs_compiling", "runs_natively"]
+__all__ = [
+    "Built",
+    "NativeTransformer",
+    "kernels_exist",
+    "library",
+    "multiply",
+    "needs_compiling",
+    "runs_natively",
+]

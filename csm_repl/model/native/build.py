@@ -48,10 +48,10 @@ def library() -> Built:
 
 def needs_compiling() -> bool:
     """Whether `library` would call the compiler, which takes seconds."""
-    runtime, found = _openmp_runtime(), compilers()
-    if runtime is None or not found:
+    runtime = _openmp_runtime()
+    if runtime is None or not compilers():
         return False
-    name = _library_name(SOURCE, found[0], runtime, ())
+    name = _library_name(SOURCE, runtime, ())
     return not any((folder / name).is_file() for folder in _folders())
 
 
@@ -66,25 +66,18 @@ def build(source: Path, folders: Iterator[Path] | list[Path], *, flags: tuple[st
     runtime = _openmp_runtime()
     if runtime is None:
         return Built(None, "No native kernels: PyTorch's OpenMP runtime was not found.")
-    found = compilers()
-    if not found:
-        return Built(None, "No native kernels: there is no C compiler (gcc or clang).")
-    name = _library_name(source, found[0], runtime, flags)
+    name = _library_name(source, runtime, flags)
     problem = "no folder can be written"
-    for folder in folders:
-        path = folder / name
+    for path in [folder / name for folder in folders]:
         try:
             if not path.is_file():
-                folder.mkdir(parents=True, exist_ok=True)
-                _compile(source, path, found[0], runtime, flags)
+                _compile(source, path, runtime, flags)
             return Built(_declare(ctypes.CDLL(str(path))), "Native kernels, compiled for this CPU.")
-        except subprocess.SubprocessError as error:
-            output = getattr(error, "stderr", None) or str(error)
-            log.warning("compiling %s failed: %s", source.name, output)
-            lines = [line for line in str(output).splitlines() if line.strip()] or ["no message"]
-            return Built(None, f"No native kernels: {found[0]} failed: {lines[0][:160]}")
+        except _CompilerError as error:
+            log.warning("%s", error)
+            return Built(None, f"No native kernels: {error.summary}.")
         except OSError as error:
-            log.info("no library in %s: %s", folder, error)
+            log.info("no library at %s: %s", path, error)
             problem = str(error)
     return Built(None, f"No native kernels: {problem}.")
 
@@ -124,20 +117,33 @@ def _openmp_runtime() -> Path | None:
     return Path(loaded[0]) if loaded else None
 
 
-def _library_name(source: Path, compiler: str, runtime: Path, flags: tuple[str, ...]) -> str:
-    """Differs with whatever the library depends on."""
+def _library_name(source: Path, runtime: Path, flags: tuple[str, ...]) -> str:
+    """Differs with whatever the results depend on; any compiler's will do."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     except OSError:
         cpu = platform.processor()
-    facts = (source.read_text(), shutil.which(compiler), str(runtime), platform.machine(), cpu, flags)
+    facts = (source.read_text(), str(runtime), platform.machine(), cpu, flags)
     return f"{source.stem}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.so"
 
 
-def _compile(source: Path, path: Path, compiler: str, runtime: Path, flags: tuple[str, ...]) -> None:
-    """Writes the library; CalledProcessError with the compiler's words if it cannot be compiled."""
+class _CompilerError(Exception):
+    """There is no compiler, or it failed."""
+
+    def __init__(self, summary: str, output: str = "") -> None:
+        super().__init__(f"{summary}\n{output}")
+        self.summary = summary
+
+
+def _compile(source: Path, path: Path, runtime: Path, flags: tuple[str, ...]) -> None:
+    """Writes the library; OSError where it cannot be written."""
+    found = compilers()
+    if not found:
+        raise _CompilerError("there is no C compiler (gcc or clang)")
+    compiler = found[0]
     native = "-mcpu=native" if platform.machine() in {"arm64", "aarch64"} else "-march=native"
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         compiled, linked = Path(folder) / "transformer.o", Path(folder) / path.name
         _call([compiler, *_OPTIMISED, *_OPENMP, native, *flags, "-c", str(source), "-o", str(compiled)])
@@ -147,7 +153,12 @@ def _compile(source: Path, path: Path, compiler: str, runtime: Path, flags: tupl
 
 
 def _call(command: list[str]) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S)
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S)
+    except subprocess.SubprocessError as error:
+        output = str(getattr(error, "stderr", None) or error)
+        first = next((line for line in output.splitlines() if line.strip()), "no message")
+        raise _CompilerError(f"{command[0]} failed: {first[:160]}", output) from error
 
 
 def _declare(loaded: ctypes.CDLL) -> ctypes.CDLL:

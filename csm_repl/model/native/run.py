@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from csm_repl.model.transformer import KVCache, Layer, Transformer
 
-__all__ = ["NativeTransformer", "multiply", "runs_natively"]
+__all__ = ["NativeTransformer", "kernels_exist", "multiply", "runs_natively"]
 
 _FLOATS = {torch.float32: 0, torch.bfloat16: 1}
 _INT8, _INT4 = 2, 3
@@ -67,9 +67,14 @@ class _Cache(ctypes.Structure):
     )
 
 
+def kernels_exist(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the native kernels are written for such a transformer."""
+    return device.type == "cpu" and dtype in _FLOATS
+
+
 def runs_natively(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether a transformer there can be run by the native kernels; compiles them if need be."""
-    return device.type == "cpu" and dtype in _FLOATS and library().library is not None
+    return kernels_exist(device, dtype) and library().library is not None
 
 
 def _matrix(linear: nn.Module) -> _Matrix:
