@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from csm_repl.engine.step import EagerRunner
 from csm_repl.errors import OutOfMemoryError
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.csm import CSM
-from tests.faults import plant
+from tests.faults import Fault
 
 RUNNERS = pytest.mark.parametrize("runner", [EagerRunner, recorded], ids=["eager", "recorded"])
 Frames = list[list[int]]
@@ -280,21 +279,9 @@ def test_a_fault_in_a_step_changes_nothing(
     engine = BatchEngine(micro_model, 2)
     takes = [engine.generate(micro_rows(n), seed=n, max_frames=6) for n in (1, 5)]
     transformer = getattr(micro_model, where)
-    left = [n_before]
-
-    def faulty(forward: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            if left:
-                left[0] -= 1
-                if left[0] < 0:
-                    left.clear()
-                    raise error
-            return forward(*arguments)
-
-        return call
-
+    fault = Fault(error, left=n_before)
     with monkeypatch.context() as patch:
-        plant(patch, transformer, transformer.norm, faulty, late=True)
+        fault.plant(patch, transformer, transformer.norm, late=True)
         frames: list[Frames] = [[], []]
         try:
             for _ in range(6):
@@ -302,7 +289,7 @@ def test_a_fault_in_a_step_changes_nothing(
                     said.append(next(take).tolist())
         except error:
             pass
-    assert not left or where == "backbone"
+    assert fault.left is None or where == "backbone"
     for take, said in zip(takes, frames, strict=True):
         said += [frame.tolist() for frame in take]
     assert frames == [single(micro_model, micro_rows(n), 6, seed=n) for n in (1, 5)]

@@ -16,7 +16,7 @@ from csm_repl.engine.lagged import LaggedEngine, Mailbox
 from csm_repl.engine.step import FrameStep
 from csm_repl.model.csm import CSM
 from csm_repl.model.transformer import KVCache
-from tests.faults import plant
+from tests.faults import Fault
 
 ROWS = micro_rows(2)
 ZERO, SOUND = [0, 0, 0, 0], [5, 0, 0, 0]
@@ -254,23 +254,11 @@ def test_a_fault_in_a_frame_changes_nothing(
 ) -> None:
     whole = single(micro_model, ROWS, 8, seed=6)
     engine = lagged(micro_model)
-    left: list[int] = []
     transformer = getattr(micro_model, where)
-
-    def faulty(forward: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            if left:
-                left[0] -= 1
-                if left[0] < 0:
-                    left.clear()
-                    raise error
-            return forward(*arguments)
-
-        return call
-
-    plant(monkeypatch, transformer, transformer.norm, faulty, late=True)
+    fault = Fault(error)
+    fault.plant(monkeypatch, transformer, transformer.norm, late=True)
     take = engine.generate(ROWS, seed=6, max_frames=8)
-    left.append(n_before if where == "decoder" else n_before // 3)
+    fault.left = n_before if where == "decoder" else n_before // 3
     frames: list[list[int]] = []
     with pytest.raises(error):
         frames.extend(frame.tolist() for frame in take)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from csm_repl.engine import Engine, SamplingOptions, prompt_rows, text_rows
 from csm_repl.engine.slot import PREFILL_CHUNK
 from csm_repl.model.csm import CSM
-from tests.faults import plant
+from tests.faults import Fault
 
 RELATIVE_TOLERANCE = 1e-5
 """Logits of a cached and a fresh prefill, relative to the largest: float32 sums in another order."""
@@ -173,30 +172,13 @@ def test_a_prompt_longer_than_one_pass_equals_the_same_in_small_steps(tiny_model
 # strikes at the n-th call, so it hits prefill (one pass per chunk), frames and the passes between them.
 
 
-class Fault:
-    def __init__(self, error: type[BaseException]) -> None:
-        self.error = error
-        self.left: int | None = None
-
-    def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if self.left is not None:
-                self.left -= 1
-                if self.left < 0:
-                    self.left = None
-                    raise self.error
-            return function(*args, **kwargs)
-
-        return call
-
-
 @pytest.fixture
 def fault(micro_model: CSM, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Fault:
     where, error = request.param
     planted = Fault(error)
     transformer = micro_model.decoder if where == "depth decoder" else micro_model.backbone
     late = where == "last layer"
-    plant(monkeypatch, transformer, transformer.layers[-1 if late else 0], planted.wrap, late=late)
+    planted.plant(monkeypatch, transformer, transformer.layers[-1 if late else 0], late=late)
     return planted
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from csm_repl.pipe.lines import END, LineFeed, read_lines
-from tests.pipe.program import command
+from tests.pipe.program import command, speak_as_they_arrive
 
 SCRIPT = (
     (
@@ -113,19 +113,7 @@ def test_compiling_without_cuda_is_a_usage_error_before_loading(home: Path, mode
 
 
 def test_lines_are_spoken_as_they_arrive_although_there_is_room_for_more(home: Path, model: Path) -> None:
-    process = subprocess.Popen(
-        independent(model, "-q", "--batch", "4"), cwd=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        text=True, bufsize=1,
-    )  # fmt: skip
-    assert process.stdin is not None
-    assert process.stdout is not None
-    with process:
-        for number in (1, 2):
-            process.stdin.write(f"Line {number}.\n")
-            process.stdin.flush()
-            assert process.stdout.readline().strip().endswith(f"00{number}.wav")
-        process.stdin.close()
-        assert process.wait(timeout=60) == 0
+    speak_as_they_arrive(independent(model, "-q", "--batch", "4"), home)
 
 
 def test_ctrl_c_drops_what_is_not_finished_and_exits_130(home: Path, endless_model: Path) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.pipe.program import command
+from tests.pipe.program import command, speak_as_they_arrive
 from tests.speech import read_pcm
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -119,18 +119,7 @@ def test_quiet_leaves_only_results_and_errors(run: Run) -> None:
 
 
 def test_lines_are_spoken_as_they_arrive(model: Path, home: Path) -> None:
-    process = subprocess.Popen(
-        command(model, "-q"), cwd=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    with process:
-        for number in (1, 2):
-            process.stdin.write(f"Line {number}.\n")
-            process.stdin.flush()
-            assert process.stdout.readline().strip().endswith(f"00{number}.wav")
-        process.stdin.close()
-        assert process.wait(timeout=60) == 0
+    speak_as_they_arrive(command(model, "-q"), home)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("all.wav", "WAV"), ("all.flac", "FLAC"), ("all.mp3", "MP3")])

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from csm_repl.events import Audio, Event, LineDone, Notice, Stopped, TurnDone
 from csm_repl.jobs import Interrupts, run_job
 from csm_repl.studio import Studio
-from tests.faults import plant
+from tests.faults import Fault
 from tests.studio.conftest import MakeStudio, of_type, say
 
 
@@ -75,20 +73,8 @@ def test_an_interrupt_inside_a_pass_leaves_a_sound_engine(
     studio = make_studio(model=str(micro_checkpoint), references="nowhere", max_seconds="1")
     reference = make_studio(model=str(micro_checkpoint), references="nowhere", max_seconds="1")
     backbone = studio.engine.model.backbone
-    calls = 0
-
-    def interrupted(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-        def call(*arguments: object) -> torch.Tensor:
-            nonlocal calls
-            calls += 1
-            if calls == 5:
-                raise KeyboardInterrupt
-            return forward(*arguments)
-
-        return call
-
     with monkeypatch.context() as patch:
-        plant(patch, backbone, backbone.layers[1], interrupted)
+        Fault(KeyboardInterrupt, left=4).plant(patch, backbone, backbone.layers[1])
         events: list[Event] = []
         from csm_repl.commands import run_line
 
