@@ -20,7 +20,7 @@ import torch
 
 from bench.frame import FRAME_S, N_WARM_UP
 from bench.machine import machine_facts
-from bench.parts import BenchmarkParser, measure_parts, succeeded
+from bench.parts import MODES, BenchmarkParser, measure_parts, succeeded
 from bench.peers import ours
 from bench.peers.base import Job, clock
 from bench.report import print_machine, print_table, write_results
@@ -90,12 +90,12 @@ def main(words: list[str] | None = None) -> None:
     parser.add_option("--context", type=int, default=500)
     parser.add_option("--frames", type=int, default=8)
     parser.add_option("--rounds", type=int, default=2)
-    parser.add_argument("--modes", default="none,int8,int4")
+    parser.add_parts("--modes", MODES)
     arguments = parser.parse_args(words)
     if arguments.only:
         print(json.dumps(measure_mode(arguments.only, arguments)))
         return
-    results = measure_parts("bench.batch", arguments.modes.split(","), parser, arguments)
+    results = measure_parts("bench.batch", arguments.modes, parser, arguments)
     print_machine(machine_facts())
     print(f"{arguments.size} size, {arguments.dtype}, context {arguments.context}, {arguments.device}")
     table = []

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from bench.machine import machine_facts
-from bench.parts import BenchmarkParser, measure_parts, succeeded
+from bench.parts import MODES, BenchmarkParser, measure_parts, succeeded
 from bench.peers import ours
 from bench.peers.base import Job, clock
 from bench.report import print_machine, print_table, write_results
@@ -97,16 +97,14 @@ def main(words: list[str] | None = None) -> None:
     parser.add_option("--turns", type=int, default=20)
     parser.add_option("--frames", type=int, default=12)
     parser.add_option("--text", type=int, default=16)
-    parser.add_option("--quantize", default="none", choices=["none", "int8", "int4"])
-    parser.add_argument("--peers", default=",".join(PEERS))
+    parser.add_option("--quantize", default="none", choices=MODES)
+    parser.add_parts("--peers", PEERS)
     arguments = parser.parse_args(words)
     if arguments.only:
         print(json.dumps(measure(arguments.only, arguments)))
         return
-    results = measure_parts("bench.conversation", arguments.peers.split(","), parser, arguments)
+    results = measure_parts("bench.conversation", arguments.peers, parser, arguments)
     turns: dict[str, Turns] = succeeded(results)
-    if not turns:
-        raise SystemExit(1)
     print_machine(machine_facts())
     print(
         f"{arguments.size} size, {arguments.dtype}, quantize {arguments.quantize}, {arguments.device}, "

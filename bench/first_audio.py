@@ -20,7 +20,7 @@ import time
 import torch
 
 from bench.machine import machine_facts
-from bench.parts import BenchmarkParser, measure_parts, succeeded
+from bench.parts import MODES, BenchmarkParser, measure_parts, succeeded
 from bench.peers import codec as codec_peer
 from bench.peers import ours
 from bench.peers.base import Job, clock
@@ -79,12 +79,12 @@ def main(words: list[str] | None = None) -> None:
     parser.add_option("--context", type=int, default=500)
     parser.add_option("--text", type=int, default=16)
     parser.add_option("--rounds", type=int, default=5)
-    parser.add_argument("--modes", default="none,int8,int4")
+    parser.add_parts("--modes", MODES)
     arguments = parser.parse_args(words)
     if arguments.only:
         print(json.dumps(measure(arguments.only, arguments)))
         return
-    results = measure_parts("bench.first_audio", arguments.modes.split(","), parser, arguments)
+    results = measure_parts("bench.first_audio", arguments.modes, parser, arguments)
     print_machine(machine_facts())
     print(
         f"{arguments.size} size, {arguments.dtype}, {arguments.device}, context {arguments.context}, "

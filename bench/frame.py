@@ -1,7 +1,7 @@
 """Seconds per frame, prefill and first frame of csm-repl beside transformers and the original.
 
     python -m bench.frame [--peers ours,ours-int8,ours-int4,transformers,original,codec] [--dtype bfloat16]
-                          [--context 500] [--frames 20] [--rounds 2] [--device cpu] [--patience 60]
+                          [--context 500] [--frames 20] [--rounds 2] [--device cpu] [--size full]
 
 Full size, random weights, batch 1, sampling on. Every peer builds its model in a process of its own, one
 at a time, and the peers take turns round after round, so a change in the machine's load hits all of them.
@@ -23,7 +23,8 @@ from typing import Any
 import torch
 
 from bench.machine import cpu_seconds, machine_facts, peak_rss_gb, read_bandwidth, wait_until_idle
-from bench.parts import measure_apart
+from bench.parts import BenchmarkParser, measure_apart
+from bench.peers.base import SIZES, Job
 from bench.report import print_machine, write_results
 
 N_WARM_UP = 2
@@ -46,13 +47,11 @@ def measure(peer: str, arguments: argparse.Namespace) -> dict[str, Any]:
     everybody, own = cpu_seconds()
     started = time.perf_counter()
     if peer == "codec":
-        result: dict[str, Any] = module.run(arguments.device)
+        result: dict[str, Any] = module.run(arguments.device, arguments.size)
     else:
-        from bench.peers.base import Job
-
         n_frames = N_WARM_UP + arguments.frames
         dtype = getattr(torch, arguments.dtype)
-        job = Job(dtype, arguments.context, n_frames, arguments.device, quantize)
+        job = Job(dtype, arguments.context, n_frames, arguments.device, quantize, size=arguments.size)
         result = dataclasses.asdict(module.run(job))
     wall = time.perf_counter() - started
     everybody_after, own_after = cpu_seconds()
@@ -60,22 +59,17 @@ def measure(peer: str, arguments: argparse.Namespace) -> dict[str, Any]:
     return {**result, "peak_rss_gb": peak_rss_gb(), "others_cpus": max(0.0, others / wall)}
 
 
-def measure_round(peer: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """One peer in a process of its own."""
-    words = ["--only", peer, "--device", arguments.device, "--dtype", arguments.dtype]
-    words += ["--context", str(arguments.context), "--frames", str(arguments.frames)]
-    return measure_apart("bench.frame", words)
-
-
-def bytes_per_frame(dtype: torch.dtype, quantize: str = "none", kernels: str = "cpu") -> int:
+def bytes_per_frame(
+    dtype: torch.dtype, quantize: str = "none", kernels: str = "cpu", size: str = "full"
+) -> int:
     """Weights that one frame reads, with their scales: the backbone once, the depth decoder for each
     further codebook.
     """
-    from bench.peers.base import FULL_SIZE
     from csm_repl.model.quantize import empty_csm
 
-    model = empty_csm(FULL_SIZE, dtype=dtype, quantize=quantize, kernels=kernels)
-    n_depth = FULL_SIZE.n_codebooks - 1
+    config = SIZES[size]
+    model = empty_csm(config, dtype=dtype, quantize=quantize, kernels=kernels)
+    n_depth = config.n_codebooks - 1
     n_bytes = 0
     for name, parameter in model.named_parameters():
         if name not in _NOT_READ:
@@ -119,24 +113,17 @@ def print_table(summaries: dict[str, dict[str, float]], n_bytes: dict[str, int],
         )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--peers", default=",".join(DEFAULT_PEERS), help=", ".join(PEERS))
-    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
-    parser.add_argument("--context", type=int, default=500)
-    parser.add_argument("--frames", type=int, default=20)
+def main(words: list[str] | None = None) -> None:
+    parser = BenchmarkParser(__doc__)
+    parser.add_option("--context", type=int, default=500)
+    parser.add_option("--frames", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for an idle machine")
-    parser.add_argument("--only", choices=PEERS, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    parser.add_parts("--peers", PEERS, DEFAULT_PEERS)
+    arguments = parser.parse_args(words)
     if arguments.only:
         print(json.dumps(measure(arguments.only, arguments)))
         return
-    peers = arguments.peers.split(",")
-    unknown = [peer for peer in peers if peer not in PEERS]
-    if unknown:
-        parser.error(f"no such peer: {', '.join(unknown)}; there are {', '.join(PEERS)}")
+    peers = arguments.peers
     takes: dict[str, list[dict[str, Any]]] = {peer: [] for peer in peers}
     bandwidth = 0.0
     for turn in range(arguments.rounds):
@@ -144,13 +131,18 @@ def main() -> None:
         if arguments.device == "cpu":
             bandwidth = max(bandwidth, read_bandwidth())
         for peer in peers:
-            wait_until_idle(arguments.patience)
-            takes[peer].append(measure_round(peer, arguments))
+            if arguments.size == "full":
+                wait_until_idle(arguments.patience)
+            takes[peer].append(measure_apart("bench.frame", parser.words_for(peer, arguments)))
             print(f"round {turn + 1} {peer}: {_short(takes[peer][-1])}", file=sys.stderr, flush=True)
     dtype = getattr(torch, arguments.dtype)
-    n_bytes = {peer: bytes_per_frame(dtype, split_peer(peer)[1]) for peer in peers if peer != "codec"}
+    n_bytes = {
+        peer: bytes_per_frame(dtype, split_peer(peer)[1], size=arguments.size)
+        for peer in peers
+        if peer != "codec"
+    }
     print_machine(machine_facts())
-    print(f"{arguments.dtype}, context {arguments.context}", end="")
+    print(f"{arguments.size} size, {arguments.dtype}, context {arguments.context}", end="")
     print(f", read bandwidth {bandwidth:.1f} GB/s" if bandwidth else "")
     summaries = {peer: summary(rounds) for peer, rounds in takes.items() if peer != "codec"}
     print_table(summaries, n_bytes, bandwidth)
@@ -172,6 +164,7 @@ def main() -> None:
             "summaries": summaries,
             "takes": takes,
         },
+        arguments.results,
     )
 
 

@@ -216,7 +216,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_option("--context", type=int, default=500)
     parser.add_option("--frames", type=int, default=60)
     parser.add_option("--text", type=int, default=16)
-    parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_parts("--parts", PARTS)
     arguments = parser.parse_args(words)
     if arguments.device.startswith("cuda") and not torch.cuda.is_available():
         built = "" if torch.version.cuda else " and is built without CUDA"
@@ -227,11 +227,7 @@ def main(words: list[str] | None = None) -> None:
     if arguments.only:
         print(json.dumps(measure(arguments.only, arguments)))
         return
-    parts = arguments.parts.split(",")
-    unknown = [part for part in parts if part not in PARTS]
-    if unknown:
-        parser.error(f"no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}")
-    results = measure_parts("bench.gpu", parts, parser, arguments)
+    results = measure_parts("bench.gpu", arguments.parts, parser, arguments)
     facts = gpu_facts(arguments.device)
     print(f"{facts['gpu'] or facts['cpu']}, torch {facts['torch']}, CUDA {facts['cuda']}, {facts['date']}")
     print(f"{arguments.size} size, {arguments.dtype}, context {arguments.context}")

@@ -195,11 +195,7 @@ def one_row_quantized(rounds: int) -> dict[str, Times]:
             "int4": quantized_layers(Int4Linear, weights),
         }
         x = torch.randn(1, 1, shape[1]).bfloat16()
-        times = race({mode: (forward(x), items) for mode, items in layers.items()}, rounds)
-        n_bytes = {mode: sum(p.nbytes for p in items[0].parameters()) for mode, items in layers.items()}
-        results[f"{name} {shape[0]}x{shape[1]}"] = {
-            mode: n_bytes[mode] / seconds / 1e9 for mode, seconds in times.items()
-        }
+        results[f"{name} {shape[0]}x{shape[1]}"] = speeds(layers, forward(x), rounds)
     return results
 
 
@@ -238,15 +234,19 @@ def native_rows(rounds: int) -> dict[str, Times]:
             "int8": quantized_layers(Int8Linear, weights),
             "int4": quantized_layers(Int4NativeLinear, weights),
         }
-        times: Times = {}
-        for n_rows in NATIVE_ROWS:
-            x = torch.randn(n_rows, shape[1])
-            found = race({mode: (natively(x), items) for mode, items in layers.items()}, rounds)
-            for mode, seconds in found.items():
-                n_bytes = sum(p.nbytes for p in layers[mode][0].parameters())
-                times[f"{mode}, {n_rows}"] = n_bytes / seconds / 1e9
-        results[f"{name} {shape[0]}x{shape[1]}"] = times
+        results[f"{name} {shape[0]}x{shape[1]}"] = {
+            f"{mode}, {n_rows}": speed
+            for n_rows in NATIVE_ROWS
+            for mode, speed in speeds(layers, natively(torch.randn(n_rows, shape[1])), rounds).items()
+        }
     return results
+
+
+def speeds(layers: dict[str, list[Any]], kernel: Kernel, rounds: int) -> Times:
+    """GB/s of each kind of layer, of the bytes that it holds."""
+    times = race({kind: (kernel, items) for kind, items in layers.items()}, rounds)
+    n_bytes = {kind: sum(p.nbytes for p in items[0].parameters()) for kind, items in layers.items()}
+    return {kind: n_bytes[kind] / seconds / 1e9 for kind, seconds in times.items()}
 
 
 def row_major_layers(weights: list[torch.Tensor]) -> list[Linear]:

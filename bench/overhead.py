@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from bench.frame import N_WARM_UP, bytes_per_frame
 from bench.machine import wait_until_idle
+from bench.parts import MODES
 from bench.peers import ours
 from bench.peers.base import Job
 from csm_repl.model.native import NativeTransformer
@@ -62,7 +63,7 @@ def timed_products(seconds: list[float]) -> Iterator[None]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
-    parser.add_argument("--quantize", default="none", choices=["none", "int8", "int4"])
+    parser.add_argument("--quantize", default="none", choices=MODES)
     parser.add_argument("--context", type=int, default=500)
     parser.add_argument("--frames", type=int, default=20)
     parser.add_argument("--plain", action="store_true")

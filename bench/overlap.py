@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import torch
 
 from bench.machine import machine_facts
-from bench.parts import BenchmarkParser, measure_parts, succeeded
+from bench.parts import MODES, BenchmarkParser, measure_parts, succeeded
 from bench.peers import codec as codec_peer
 from bench.peers import ours
 from bench.peers.base import Job, clock
@@ -74,7 +74,7 @@ def _speak_beside(codes: Iterator[torch.Tensor], stream: DecodeStream) -> None:
 
 def main(words: list[str] | None = None) -> None:
     parser = BenchmarkParser(__doc__)
-    parser.add_option("--quantize", default="int8", choices=["none", "int8", "int4"])
+    parser.add_option("--quantize", default="int8", choices=MODES)
     parser.add_option("--context", type=int, default=500)
     parser.add_option("--frames", type=int, default=60)
     parser.add_option("--rounds", type=int, default=3)

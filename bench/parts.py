@@ -15,9 +15,11 @@ from bench.machine import wait_until_idle
 from bench.peers.base import SIZES
 from bench.report import FOLDER
 
-__all__ = ["BenchmarkParser", "PartFailedError", "measure_apart", "measure_parts", "succeeded"]
+__all__ = ["MODES", "BenchmarkParser", "PartFailedError", "measure_apart", "measure_parts", "succeeded"]
 
 DTYPES = ("bfloat16", "float16", "float32")
+MODES = ("none", "int8", "int4")
+"""Of `--quantize`, wherever the program runs."""
 
 
 class PartFailedError(Exception):
@@ -44,6 +46,24 @@ class BenchmarkParser(argparse.ArgumentParser):
         """Adds an option whose value each part's process needs."""
         self.add_argument(name, **properties)
         self._handed_on.append(name)
+
+    def add_parts(
+        self, name: str, known: Iterable[str], default: Iterable[str] | None = None, **properties: Any
+    ) -> None:
+        """Adds the option that chooses the parts, a list with commas; a part that is not known is refused."""
+        known = tuple(known)
+
+        def parts(text: str) -> list[str]:
+            chosen = text.split(",")
+            unknown = [part for part in chosen if part not in known]
+            if unknown:
+                raise argparse.ArgumentTypeError(
+                    f"there is no {', '.join(unknown)}; there are {', '.join(known)}"
+                )
+            return chosen
+
+        chosen = list(known if default is None else default)
+        self.add_argument(name, type=parts, default=chosen, help=", ".join(known), **properties)
 
     def words_for(self, part: str, arguments: argparse.Namespace) -> list[str]:
         """The command line that measures one part."""
@@ -72,6 +92,9 @@ def measure_parts(
     """Each part's result, one after the other, at full size on a CPU that is otherwise idle.
 
     A part that fails leaves `{"failed": reason}`, and the others go on.
+
+    Raises:
+        SystemExit: with 1, when all have failed.
     """
     results: dict[str, Any] = {}
     for part in parts:
@@ -82,6 +105,8 @@ def measure_parts(
         except PartFailedError as error:
             results[part] = {"failed": str(error)}
         print(f"{time.strftime('%H:%M:%S')} {part} is done", file=sys.stderr, flush=True)
+    if not succeeded(results):
+        raise SystemExit(1)
     return results
 
 

@@ -23,10 +23,10 @@ from pathlib import Path
 
 from bench.machine import machine_facts, wait_until_idle
 from bench.models import RANDOM_FOLDER, random_model
+from bench.parts import MODES
 from bench.report import print_machine, write_results
 from tests.console.terminal import CTRL_D, Terminal, program
 
-MODES = ("none", "int8", "int4")
 PROMPT = r"^(speaker \d+|\d+ \S+)>$"
 LIMIT_S = 900.0
 

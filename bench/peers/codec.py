@@ -25,9 +25,9 @@ def build(device: str, size: str = "full") -> MimiCodec:
     return MimiCodec(model, n_codebooks=FULL_SIZE.n_codebooks, weights_id="random")
 
 
-def run(device: str, *, seconds: float = 10.0, repeats: int = 3) -> dict[str, float]:
+def run(device: str, size: str = "full", *, seconds: float = 10.0, repeats: int = 3) -> dict[str, float]:
     """Seconds of work per second of audio, decoded whole and in the chunks of a stream; best of `repeats`."""
-    codec = build(device)
+    codec = build(device, size)
     n_frames = round(seconds * codec.frame_rate)
     codes = torch.randint(2048, (codec.n_codebooks, n_frames))
     codec.decode(codes[:, :12])

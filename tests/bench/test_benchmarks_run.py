@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import batch, conversation, first_audio, gpu
+from bench import batch, conversation, first_audio, gpu, parts
 from bench.peers.base import Job, Take
 from bench.report import print_table
 from csm_repl.errors import UsageError
@@ -96,6 +96,23 @@ def test_gpu_goes_on_without_a_codec(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "first_audio_cached_ms" not in found
 
 
+def test_parts_that_do_not_exist_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for module, option in ((batch, "--modes"), (conversation, "--peers"), (first_audio, "--modes")):
+        with pytest.raises(SystemExit):
+            module.main([option, "none,nonsense"])
+        assert "there is no" in capsys.readouterr().err
+
+
+def test_a_benchmark_whose_parts_all_fail_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise parts.PartFailedError("broken")
+
+    monkeypatch.setattr(parts, "measure_apart", fail)
+    with pytest.raises(SystemExit) as caught:
+        batch.main(["--size", "tiny", "--modes", "none,int8"])
+    assert caught.value.code == 1
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_gpu_refuses_politely_without_cuda() -> None:
     with pytest.raises(SystemExit, match="needs a CUDA device") as caught:
@@ -123,6 +140,7 @@ def test_a_table_is_markdown(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 COMMANDS = {
+    "frame": ["--peers", "ours,plain-int8,codec", "--context", "10", "--frames", "2", "--rounds", "1"],
     "batch": ["--rows", "1,2", "--modes", "none", "--context", "10", "--frames", "2", "--rounds", "1"],
     "conversation": ["--turns", "2", "--frames", "3", "--text", "4", "--peers", "cached,uncached"],
     "first_audio": ["--modes", "none", "--context", "10", "--rounds", "1"],
@@ -144,5 +162,5 @@ def test_the_command_prints_a_table_and_writes_json(name: str, tmp_path: Path) -
     [path] = tmp_path.glob(f"{name}-*.json")
     content = json.loads(path.read_text())
     assert str(path) in done.stdout
-    assert content["results"]
+    assert content["takes" if name == "frame" else "results"]
     assert content["machine"]["torch"] == torch.__version__
