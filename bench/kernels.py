@@ -1,6 +1,6 @@
 """The micro-benchmarks behind the choices in `csm_repl/model/linear.py` and `quantized_linear.py`.
 
-    python -m bench.kernels [--rounds 7] [--only rows1,rows,pages,quant1,quant] [--patience 60]
+    python -m bench.kernels [--rounds 7] [--only rows1,rows,pages,quant1,quant,native,fetch] [--patience 60]
 
 Every contestant runs once per round, in turn, over a set of weights that no cache holds; the best round
 counts. GB/s are bytes of weights per second, so they compare with the read bandwidth in the last line.
@@ -10,6 +10,7 @@ Prints tables and writes `bench/results/kernels-*.json`.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import mmap
 import tempfile
 import time
@@ -25,6 +26,7 @@ from bench.machine import machine_facts, read_bandwidth, wait_until_idle
 from bench.report import print_machine, write_results
 from csm_repl.model import native, quantized_linear
 from csm_repl.model.linear import FEW_ROWS_BLOCK, MANY_ROWS_BLOCK, Linear, _upcast_linear
+from csm_repl.model.native.build import SOURCE, build
 from csm_repl.model.quantized_linear import Int4Linear, Int4NativeLinear, Int8Linear, QuantizedLinear
 
 SET_BYTES = 2**29
@@ -249,6 +251,28 @@ def speeds(layers: dict[str, list[Any]], kernel: Kernel, rounds: int) -> Times:
     return {kind: n_bytes[kind] / seconds / 1e9 for kind, seconds in times.items()}
 
 
+def fetching(rounds: int) -> dict[str, Times]:
+    """The native kernels with one row, with fetching ahead and without: GB/s."""
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        without = build(SOURCE, [Path(folder)], flags=("-DNO_FETCH_AHEAD",))
+        assert without.library is not None, without.reason
+        for name, shape in SHAPES.items():
+            weights = weight_set(shape, torch.bfloat16)
+            layers: dict[str, list[Any]] = {
+                "bfloat16": row_major_layers(weights),
+                "int8": quantized_layers(Int8Linear, weights),
+                "int4": quantized_layers(Int4NativeLinear, weights),
+            }
+            x = torch.randn(1, shape[1])
+            results[f"{name} {shape[0]}x{shape[1]}"] = {
+                f"{kind}, {how}": speed
+                for how, kernel in (("ahead", natively(x)), ("not", natively(x, without.library)))
+                for kind, speed in speeds(layers, kernel, rounds).items()
+            }
+    return results
+
+
 def row_major_layers(weights: list[torch.Tensor]) -> list[Linear]:
     layers = [Linear(weight.shape[1], weight.shape[0]) for weight in weights]
     for layer, weight in zip(layers, weights, strict=True):
@@ -256,8 +280,8 @@ def row_major_layers(weights: list[torch.Tensor]) -> list[Linear]:
     return layers
 
 
-def natively(x: torch.Tensor) -> Kernel:
-    return lambda layer: native.multiply(layer, x)
+def natively(x: torch.Tensor, library: ctypes.CDLL | None = None) -> Kernel:
+    return lambda layer: native.multiply(layer, x, library)
 
 
 QUESTIONS = {
@@ -267,6 +291,7 @@ QUESTIONS = {
     "quant1": one_row_quantized,
     "quant": many_rows_quantized,
     "native": native_rows,
+    "fetch": fetching,
 }
 
 

@@ -220,6 +220,9 @@ INLINE VI vi_dot8(VI sum, VI a, VI b) {
  * row's length ahead is only the next row of the same tile. */
 INLINE int64_t fetch_ahead(const Matrix *m, int n_w) {
     const int64_t bytes = n_w * m->row_bytes;
+#if defined(NO_FETCH_AHEAD) /* for bench.kernels: fetches what is being read anyway */
+    return 0;
+#endif
     return bytes >= 4 * PREFETCH ? PREFETCH / 4 : round_up(PREFETCH, bytes);
 }
 
@@ -231,6 +234,20 @@ INLINE int64_t fetch_ahead(const Matrix *m, int n_w) {
 
 typedef float Sums[MAX_TILE_WEIGHTS][MAX_TILE_ROWS];
 
+#if HAS_VECTORS
+typedef VF Totals[MAX_TILE_WEIGHTS][MAX_TILE_ROWS];
+
+INLINE void clear(Totals totals, int n_w, int n_r) {
+    for (int i = 0; i < n_w; i++)
+        for (int r = 0; r < n_r; r++) totals[i][r] = vf_zero();
+}
+
+INLINE void add_lanes(Totals totals, int n_w, int n_r, Sums sums) {
+    for (int i = 0; i < n_w; i++)
+        for (int r = 0; r < n_r; r++) sums[i][r] = vf_sum(totals[i][r]);
+}
+#endif
+
 INLINE void tile_float(const Matrix *m, int64_t first, const Rows *rows, int64_t r0, int n_w, int n_r, int is_bf16,
                        Sums sums) {
     const char *base = (const char *)m->data + first * m->row_bytes;
@@ -238,9 +255,8 @@ INLINE void tile_float(const Matrix *m, int64_t first, const Rows *rows, int64_t
     int64_t k = 0;
 #if HAS_VECTORS
     const int64_t ahead = fetch_ahead(m, n_w);
-    VF total[MAX_TILE_WEIGHTS][MAX_TILE_ROWS];
-    for (int i = 0; i < n_w; i++)
-        for (int r = 0; r < n_r; r++) total[i][r] = vf_zero();
+    Totals total;
+    clear(total, n_w, n_r);
     for (; k + LANES <= m->n_in; k += LANES) {
         for (int i = 0; i < n_w; i++) {
             const char *row = base + i * m->row_bytes;
@@ -255,8 +271,7 @@ INLINE void tile_float(const Matrix *m, int64_t first, const Rows *rows, int64_t
             for (int r = 0; r < n_r; r++) total[i][r] = vf_fma(w, vf_load(x + r * rows->x_stride + k), total[i][r]);
         }
     }
-    for (int i = 0; i < n_w; i++)
-        for (int r = 0; r < n_r; r++) sums[i][r] = vf_sum(total[i][r]);
+    add_lanes(total, n_w, n_r, sums);
     if (k == m->n_in) return;
 #else
     for (int i = 0; i < n_w; i++)
@@ -286,9 +301,8 @@ INLINE void tile_int8(const Matrix *m, int64_t first, const Rows *rows, int64_t 
     const int64_t n_whole = m->n_in / GROUP;
 #if HAS_VECTORS
     const int64_t ahead = fetch_ahead(m, n_w);
-    VF total[MAX_TILE_WEIGHTS][MAX_TILE_ROWS];
-    for (int i = 0; i < n_w; i++)
-        for (int r = 0; r < n_r; r++) total[i][r] = vf_zero();
+    Totals total;
+    clear(total, n_w, n_r);
     for (int64_t g = 0; g < n_whole; g++) {
         for (int i = 0; i < n_w; i++) {
             const int8_t *w = base + i * m->row_bytes + g * GROUP;
@@ -304,8 +318,7 @@ INLINE void tile_int8(const Matrix *m, int64_t first, const Rows *rows, int64_t 
                 total[i][r] = vf_fma(vf_from_ints(dots[r]), vf_fill(scales[r * rows->n_groups + g]), total[i][r]);
         }
     }
-    for (int i = 0; i < n_w; i++)
-        for (int r = 0; r < n_r; r++) sums[i][r] = vf_sum(total[i][r]);
+    add_lanes(total, n_w, n_r, sums);
 #else
     for (int i = 0; i < n_w; i++)
         for (int r = 0; r < n_r; r++) {
@@ -377,9 +390,8 @@ INLINE void tile_int4(const Matrix *m, int64_t first, const Rows *rows, int64_t 
                      factors + i * MAX_TILE_ROWS * n_groups, offsets[i]);
 #if HAS_VECTORS
     const int64_t ahead = fetch_ahead(m, n_w);
-    VF total[MAX_TILE_WEIGHTS][MAX_TILE_ROWS];
-    for (int i = 0; i < n_w; i++)
-        for (int r = 0; r < n_r; r++) total[i][r] = vf_zero();
+    Totals total;
+    clear(total, n_w, n_r);
     for (int64_t g = 0; g < n_groups; g += 2) {
         for (int i = 0; i < n_w; i++) {
             const uint8_t *w = base + i * m->row_bytes + g * (GROUP / 2);
@@ -401,8 +413,9 @@ INLINE void tile_int4(const Matrix *m, int64_t first, const Rows *rows, int64_t 
             }
         }
     }
+    add_lanes(total, n_w, n_r, sums);
     for (int i = 0; i < n_w; i++)
-        for (int r = 0; r < n_r; r++) sums[i][r] = vf_sum(total[i][r]) + offsets[i][r];
+        for (int r = 0; r < n_r; r++) sums[i][r] += offsets[i][r];
 #else
     for (int i = 0; i < n_w; i++)
         for (int r = 0; r < n_r; r++) {
