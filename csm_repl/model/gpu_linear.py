@@ -20,11 +20,10 @@ from torch.nn import functional as F
 from csm_repl.errors import DeviceError
 from csm_repl.model.device import out_of_memory
 from csm_repl.model.quantized_linear import (
-    GROUP,
+    Int4RowsLinear,
     Int8Linear,
     QuantizedLinear,
     empty_parameter,
-    int4_numbers,
     row_blocks,
 )
 
@@ -35,8 +34,6 @@ MANY_ROWS = 65
 ROWS_OF_KERNELS = (1, 2, 32, 64, MANY_ROWS)
 """One number of rows for each way to multiply."""
 LARGEST_FP8 = torch.finfo(torch.float8_e4m3fn).max
-HALF = 2 * GROUP
-"""Int4 rows are filled up to a multiple of this, so that each half of a row has whole groups."""
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +43,8 @@ class GpuLinear(QuantizedLinear):
 
     many_rows = MANY_ROWS
 
-    def dequantized(self, dtype: torch.dtype) -> torch.Tensor:
-        """The weight that is multiplied by, rounded to `dtype`: [n_out, n_in + n_padding]."""
+    def dequantized(self, dtype: torch.dtype, rows: slice = slice(None)) -> torch.Tensor:
+        """Rows of the weight that is multiplied by, rounded to `dtype`: [n, n_in + n_padding]."""
         raise NotImplementedError
 
     def _multiply_many(self, rows: torch.Tensor) -> torch.Tensor:
@@ -59,9 +56,9 @@ class _EightBitGpuLinear(GpuLinear):
 
     scales: torch.Tensor
 
-    def dequantized(self, dtype: torch.dtype) -> torch.Tensor:
+    def dequantized(self, dtype: torch.dtype, rows: slice = slice(None)) -> torch.Tensor:
         # Multiplied in float32: in float16 a small scale would lose bits.
-        return self.weight.to(dtype).mul_(self.scales.float()[:, None])
+        return self.weight[rows].to(dtype).mul_(self.scales[rows].float()[:, None])
 
     def _multiply_few(self, rows: torch.Tensor) -> torch.Tensor:
         from csm_repl.model.gpu_kernels import multiply_8_bits
@@ -96,43 +93,8 @@ class Fp8GpuLinear(_EightBitGpuLinear):
         return {"weight": out, "scales": scales}
 
 
-class Int4GpuLinear(GpuLinear):
-    """The integers, scales and zeros of `Int4Linear`, stored in another way.
-
-    A byte holds a column of a row's first half below and one of its second half above, so both halves meet
-    neighbours of x. Scales and zeros are [n_out, n_columns / GROUP].
-    """
-
-    scales: torch.Tensor
-    zeros: torch.Tensor
-
-    def __init__(self, n_in: int, n_out: int) -> None:
-        super().__init__(n_in, n_out)
-        self.n_padding = -n_in % HALF
-        n_columns = n_in + self.n_padding
-        self.weight = empty_parameter(n_out, n_columns // 2, dtype=torch.uint8)
-        self.scales = empty_parameter(n_out, n_columns // GROUP, dtype=torch.bfloat16)
-        self.zeros = empty_parameter(n_out, n_columns // GROUP, dtype=torch.bfloat16)
-
-    @staticmethod
-    def quantize(weight: torch.Tensor) -> dict[str, torch.Tensor]:
-        n_out, n_in = weight.shape
-        n_columns = n_in + -n_in % HALF
-        packed = weight.new_empty(n_out, n_columns // 2, dtype=torch.uint8)
-        scales = weight.new_empty(n_out, n_columns // GROUP, dtype=torch.bfloat16)
-        zeros = torch.empty_like(scales)
-        for rows in row_blocks(n_out, n_columns):
-            steps, scales[rows], zeros[rows] = int4_numbers(weight[rows], rows.stop - rows.start, n_columns)
-            first, second = steps.to(torch.uint8).chunk(2, dim=1)
-            packed[rows] = first | (second << 4)
-        return {"weight": packed, "scales": scales, "zeros": zeros}
-
-    def dequantized(self, dtype: torch.dtype) -> torch.Tensor:
-        steps = torch.cat([self.weight & 15, self.weight >> 4], dim=1).to(dtype).sub_(8)
-        groups = steps.unflatten(1, (-1, GROUP))
-        # In float32, as the kernels do it, and rounded once.
-        scales, zeros = self.scales.float().unsqueeze(-1), self.zeros.float().unsqueeze(-1)
-        return torch.addcmul(zeros, groups, scales).to(dtype).flatten(1)
+class Int4GpuLinear(Int4RowsLinear, GpuLinear):
+    """The numbers of `Int4Linear`, stored row by row."""
 
     def _multiply_few(self, rows: torch.Tensor) -> torch.Tensor:
         from csm_repl.model.gpu_kernels import multiply_4_bits

@@ -101,7 +101,7 @@ def quantize_parameter(
 
 def storage_name(quantize: str, kernels: str) -> str:
     """What stored weights are called; kernels that read the same bytes have one name for them."""
-    return f"int4.{kernels}" if quantize == "int4" and kernels != "cpu" else quantize
+    return "int4.rows" if quantize == "int4" and kernels != "cpu" else quantize
 
 
 def storage_id(quantize: str, kernels: str = "cpu") -> str:

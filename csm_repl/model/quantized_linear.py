@@ -22,6 +22,7 @@ __all__ = [
     "GROUP",
     "Int4Linear",
     "Int4NativeLinear",
+    "Int4RowsLinear",
     "Int8Linear",
     "QuantizedLinear",
     "empty_parameter",
@@ -202,47 +203,58 @@ class Int4Linear(QuantizedLinear):
         return scales.to(dtype), (zeros - 8 * scales).to(dtype)
 
 
-class Int4NativeLinear(QuantizedLinear):
-    """The numbers of `Int4Linear` as the native kernels read them: row by row, whatever the CPU.
+class Int4RowsLinear(QuantizedLinear):
+    """The numbers of `Int4Linear`, stored row by row: what our own kernels read, on a CPU and on a GPU.
 
-    A byte holds a column of one group in its low half, and the same column of the next group in its high
-    half. Without those kernels every product unpacks the weight.
+    A byte holds a column of a row's first half below and one of its second half above, so both halves meet
+    neighbours of x. Scales and zeros are [n_out, n_columns / GROUP].
     """
 
-    many_rows = 1
-    scales_and_zeros: torch.Tensor
+    scales: torch.Tensor
+    zeros: torch.Tensor
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__(n_in, n_out)
+        # Each half has whole groups.
         self.n_padding = -n_in % (2 * GROUP)
         n_columns = n_in + self.n_padding
         self.weight = empty_parameter(n_out, n_columns // 2, dtype=torch.uint8)
-        self.scales_and_zeros = empty_parameter(n_out, 2, n_columns // GROUP, dtype=torch.bfloat16)
+        self.scales = empty_parameter(n_out, n_columns // GROUP, dtype=torch.bfloat16)
+        self.zeros = empty_parameter(n_out, n_columns // GROUP, dtype=torch.bfloat16)
 
     @staticmethod
     def quantize(weight: torch.Tensor) -> dict[str, torch.Tensor]:
         n_out, n_in = weight.shape
         n_columns = n_in + -n_in % (2 * GROUP)
-        packed = torch.empty(n_out, n_columns // 2, dtype=torch.uint8)
-        scales_and_zeros = torch.empty(n_out, 2, n_columns // GROUP, dtype=torch.bfloat16)
+        packed = weight.new_empty(n_out, n_columns // 2, dtype=torch.uint8)
+        scales = weight.new_empty(n_out, n_columns // GROUP, dtype=torch.bfloat16)
+        zeros = torch.empty_like(scales)
         for rows in row_blocks(n_out, n_columns):
-            part = weight[rows]
-            steps, scale, zero = int4_numbers(part, len(part), n_columns)
-            low, high = steps.to(torch.uint8).unflatten(1, (-1, 2, GROUP)).unbind(2)
-            packed[rows] = (low | high << 4).flatten(1)
-            scales_and_zeros[rows] = torch.stack([scale, zero], dim=1)
-        return {"weight": packed, "scales_and_zeros": scales_and_zeros}
+            steps, scales[rows], zeros[rows] = int4_numbers(weight[rows], rows.stop - rows.start, n_columns)
+            first, second = steps.to(torch.uint8).chunk(2, dim=1)
+            packed[rows] = first | (second << 4)
+        return {"weight": packed, "scales": scales, "zeros": zeros}
+
+    def dequantized(self, dtype: torch.dtype, rows: slice = slice(None)) -> torch.Tensor:
+        """Rows of the weight that is multiplied by, rounded to `dtype`: [n, n_in + n_padding]."""
+        packed = self.weight[rows]
+        steps = torch.cat([packed & 15, packed >> 4], dim=1).unflatten(1, (-1, GROUP))
+        # In float32, as the kernels do it, and rounded once.
+        scales, zeros = (part[rows].float().unsqueeze(-1) for part in (self.scales, self.zeros))
+        return torch.addcmul(zeros - 8 * scales, steps.float(), scales).to(dtype).flatten(1)
+
+
+class Int4NativeLinear(Int4RowsLinear):
+    """For the native kernels. Without them every product makes the weight floating point."""
+
+    many_rows = 1
 
     def _multiply_many(self, rows: torch.Tensor) -> torch.Tensor:
         dtype = _dtype_of_products(rows.dtype)
         wide = rows.to(dtype)
         out = rows.new_empty(len(rows), self.n_out)
         for part in row_blocks(self.n_out, rows.shape[1], size=BLOCK):
-            packed = self.weight[part].unflatten(1, (-1, GROUP))
-            weight = torch.stack([packed & 15, packed >> 4], dim=2).flatten(1, 2).to(dtype)
-            scales, zeros = self.scales_and_zeros[part].float().unsqueeze(3).unbind(1)
-            torch.addcmul((zeros - 8 * scales).to(dtype), weight, scales.to(dtype), out=weight)
-            out[:, part] = F.linear(wide, weight.flatten(1))
+            out[:, part] = F.linear(wide, self.dequantized(dtype, part))
         return out
 
 

@@ -74,7 +74,7 @@ def test_float32_beside_int8_is_closer_than_bfloat16(found: dict[str, dict[str, 
 
 @pytest.mark.parametrize(
     ("kind", "mode", "name"),
-    [(Int8Linear, "int8", "scales"), (Int4NativeLinear, "int4", "scales_and_zeros")],
+    [(Int8Linear, "int8", "scales"), (Int4NativeLinear, "int4", "scales")],
 )
 def test_a_broken_scale_is_seen(
     kind: type[QuantizedLinear],

@@ -248,13 +248,13 @@ def test_a_gpus_weights_are_read_back_as_they_were(
 
 
 @pytest.mark.usefixtures("small_caches")
-def test_a_gpus_int4_file_neither_serves_nor_replaces_a_cpus(
+def test_a_gpus_int4_file_neither_serves_nor_replaces_that_of_pytorchs_kernels(
     micro_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load() -> nn.Module:
         return load_csm(
-            find_checkpoint(micro_checkpoint),
-            device=torch.device("cpu"), dtype=torch.bfloat16, quantize="int4", cache_dir=tmp_path,
+            find_checkpoint(micro_checkpoint), device=torch.device("cpu"), dtype=torch.bfloat16,
+            quantize="int4", cache_dir=tmp_path, native=False,
         )  # fmt: skip
 
     conversions = Conversions(monkeypatch)
@@ -264,6 +264,19 @@ def test_a_gpus_int4_file_neither_serves_nor_replaces_a_cpus(
     assert len(files(tmp_path)) == 2
     assert_equal(first, load())
     assert conversions.n == 1
+
+
+@pytest.mark.usefixtures("small_caches")
+def test_a_gpu_reads_the_int4_file_of_the_native_kernels(micro_checkpoint: Path, tmp_path: Path) -> None:
+    model = load_csm(
+        find_checkpoint(micro_checkpoint), device=torch.device("cpu"), dtype=torch.bfloat16, quantize="int4",
+        cache_dir=tmp_path, native=True,
+    )  # fmt: skip
+    found = cache_of(micro_checkpoint, tmp_path, "int4", "cuda").load(torch.device("cpu"))
+    assert found is not None
+    parameters = dict(model.named_parameters())
+    assert found.keys() == parameters.keys()
+    assert all(torch.equal(tensor, parameters[name]) for name, tensor in found.items())
 
 
 # On a GPU

@@ -31,6 +31,7 @@ class _Matrix(ctypes.Structure):
         ("row_bytes", ctypes.c_int64),
         ("data", ctypes.c_void_p),
         ("scales", ctypes.c_void_p),
+        ("zeros", ctypes.c_void_p),
     )
 
 
@@ -85,15 +86,15 @@ def _matrix(linear: nn.Module) -> _Matrix:
             raise ValueError(f"no native kernel for {weight.dtype} with strides {weight.stride()}")
         n_out, n_in = weight.shape
         row_bytes = n_in * weight.element_size()
-        return _Matrix(_FLOATS[weight.dtype], n_in, n_out, row_bytes, weight.data_ptr(), None)
+        return _Matrix(_FLOATS[weight.dtype], n_in, n_out, row_bytes, weight.data_ptr(), None, None)
     if isinstance(linear, Int8Linear):
         scales = linear.scales.data_ptr()
         row_bytes = linear.weight.shape[1]
-        return _Matrix(_INT8, linear.n_in, linear.n_out, row_bytes, linear.weight.data_ptr(), scales)
+        return _Matrix(_INT8, linear.n_in, linear.n_out, row_bytes, linear.weight.data_ptr(), scales, None)
     if isinstance(linear, Int4NativeLinear):
-        scales = linear.scales_and_zeros.data_ptr()
+        scales, zeros = linear.scales.data_ptr(), linear.zeros.data_ptr()
         row_bytes = linear.weight.shape[1]
-        return _Matrix(_INT4, linear.n_in, linear.n_out, row_bytes, linear.weight.data_ptr(), scales)
+        return _Matrix(_INT4, linear.n_in, linear.n_out, row_bytes, linear.weight.data_ptr(), scales, zeros)
     raise ValueError(f"no native kernel for {type(linear).__name__}")
 
 

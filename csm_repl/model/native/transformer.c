@@ -36,7 +36,8 @@ typedef struct {
     int64_t n_in, n_out;
     int64_t row_bytes;
     const void *data;
-    const uint16_t *scales; /* int8: [n_out]; int4: [n_out][scales, zeros][n_groups]; bfloat16 */
+    const uint16_t *scales; /* bfloat16; int8: [n_out]; int4: [n_out][n_groups] */
+    const uint16_t *zeros;  /* int4: as the scales */
 } Matrix;
 
 typedef struct {
@@ -350,8 +351,8 @@ INLINE void tile_int8(const Matrix *m, int64_t first, const Rows *rows, int64_t 
 }
 
 /* Of one int4 weight row: scale times row's scale for every group and row, and what the zeros amount to. */
-INLINE void int4_factors(const uint16_t *scales, int64_t n_groups, const Rows *rows, int64_t r0, int n_r,
-                         float *factors, float *offsets) {
+INLINE void int4_factors(const uint16_t *scales, const uint16_t *zeros, int64_t n_groups, const Rows *rows, int64_t r0,
+                         int n_r, float *factors, float *offsets) {
     const float *row_scales = rows->scales + r0 * n_groups, *row_sums = rows->sums + r0 * n_groups;
     int64_t g = 0;
     for (int r = 0; r < n_r; r++) offsets[r] = 0;
@@ -360,7 +361,7 @@ INLINE void int4_factors(const uint16_t *scales, int64_t n_groups, const Rows *r
     for (int r = 0; r < n_r; r++) totals[r] = vf_zero();
     for (; g + LANES <= n_groups; g += LANES) {
         const VF scale = vf_load_bf16(scales + g);
-        const VF shift = vf_fma(scale, vf_fill(-8.0f), vf_load_bf16(scales + n_groups + g));
+        const VF shift = vf_fma(scale, vf_fill(-8.0f), vf_load_bf16(zeros + g));
         for (int r = 0; r < n_r; r++) {
             const int64_t place = r * n_groups + g;
             vf_store(factors + place, vf_multiply(scale, vf_load(row_scales + place)));
@@ -370,7 +371,7 @@ INLINE void int4_factors(const uint16_t *scales, int64_t n_groups, const Rows *r
     for (int r = 0; r < n_r; r++) offsets[r] = vf_sum(totals[r]);
 #endif
     for (; g < n_groups; g++) {
-        const float scale = from_bf16(scales[g]), shift = from_bf16(scales[n_groups + g]) - 8 * scale;
+        const float scale = from_bf16(scales[g]), shift = from_bf16(zeros[g]) - 8 * scale;
         for (int r = 0; r < n_r; r++) {
             factors[r * n_groups + g] = scale * row_scales[r * n_groups + g];
             offsets[r] += shift * row_sums[r * n_groups + g];
@@ -378,38 +379,38 @@ INLINE void int4_factors(const uint16_t *scales, int64_t n_groups, const Rows *r
     }
 }
 
-/* A byte holds column b of one group (low) and of the next (high), b from 0 to 63. */
+/* A byte holds a column of a row's first half (low) and of its second half (high). */
 INLINE void tile_int4(const Matrix *m, int64_t first, const Rows *rows, int64_t r0, int n_w, int n_r, float *factors,
                       Sums sums) {
     const uint8_t *base = (const uint8_t *)m->data + first * m->row_bytes;
     const int8_t *q = rows->q8 + r0 * rows->q_stride;
-    const int64_t n_groups = rows->n_groups;
+    const int64_t n_groups = rows->n_groups, half = n_groups / 2;
     float offsets[MAX_TILE_WEIGHTS][MAX_TILE_ROWS];
     for (int i = 0; i < n_w; i++)
-        int4_factors(m->scales + (first + i) * 2 * n_groups, n_groups, rows, r0, n_r,
+        int4_factors(m->scales + (first + i) * n_groups, m->zeros + (first + i) * n_groups, n_groups, rows, r0, n_r,
                      factors + i * MAX_TILE_ROWS * n_groups, offsets[i]);
 #if HAS_VECTORS
     const int64_t ahead = fetch_ahead(m, n_w);
     Totals total;
     clear(total, n_w, n_r);
-    for (int64_t g = 0; g < n_groups; g += 2) {
+    for (int64_t g = 0; g < half; g++) {
         for (int i = 0; i < n_w; i++) {
-            const uint8_t *w = base + i * m->row_bytes + g * (GROUP / 2);
+            const uint8_t *w = base + i * m->row_bytes + g * GROUP;
             VI low[MAX_TILE_ROWS], high[MAX_TILE_ROWS];
             __builtin_prefetch(w + ahead);
             for (int r = 0; r < n_r; r++) low[r] = high[r] = vi_zero();
             for (int b = 0; b < GROUP; b += 4 * LANES) {
-                VI bytes = vi_load(w + b), first_group = vi_low4(bytes), second_group = vi_high4(bytes);
+                VI bytes = vi_load(w + b), first_half = vi_low4(bytes), second_half = vi_high4(bytes);
                 for (int r = 0; r < n_r; r++) {
                     const int8_t *y = q + r * rows->q_stride + g * GROUP + b;
-                    low[r] = vi_dot8(low[r], first_group, vi_load(y));
-                    high[r] = vi_dot8(high[r], second_group, vi_load(y + GROUP));
+                    low[r] = vi_dot8(low[r], first_half, vi_load(y));
+                    high[r] = vi_dot8(high[r], second_half, vi_load(y + half * GROUP));
                 }
             }
             for (int r = 0; r < n_r; r++) {
                 const float *products = factors + (i * MAX_TILE_ROWS + r) * n_groups + g;
                 total[i][r] = vf_fma(vf_from_ints(low[r]), vf_fill(products[0]), total[i][r]);
-                total[i][r] = vf_fma(vf_from_ints(high[r]), vf_fill(products[1]), total[i][r]);
+                total[i][r] = vf_fma(vf_from_ints(high[r]), vf_fill(products[half]), total[i][r]);
             }
         }
     }
@@ -421,16 +422,16 @@ INLINE void tile_int4(const Matrix *m, int64_t first, const Rows *rows, int64_t 
         for (int r = 0; r < n_r; r++) {
             const float *products = factors + (i * MAX_TILE_ROWS + r) * n_groups;
             float total = 0;
-            for (int64_t g = 0; g < n_groups; g += 2) {
-                const uint8_t *w = base + i * m->row_bytes + g * (GROUP / 2);
+            for (int64_t g = 0; g < half; g++) {
+                const uint8_t *w = base + i * m->row_bytes + g * GROUP;
                 const int8_t *y = q + r * rows->q_stride + g * GROUP;
                 int32_t low = 0, high = 0;
 #pragma omp simd reduction(+ : low, high)
                 for (int b = 0; b < GROUP; b++) {
                     low += (int32_t)(w[b] & 15) * (int32_t)y[b];
-                    high += (int32_t)(w[b] >> 4) * (int32_t)y[b + GROUP];
+                    high += (int32_t)(w[b] >> 4) * (int32_t)y[b + half * GROUP];
                 }
-                total += (float)low * products[0 + g] + (float)high * products[1 + g];
+                total += (float)low * products[g] + (float)high * products[half + g];
             }
             sums[i][r] = total + offsets[i][r];
         }
