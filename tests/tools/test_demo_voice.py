@@ -10,18 +10,22 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from csm_repl.codec import load_codec
+from csm_repl.codec.istft_network import CodecSizes, log_mel
 from csm_repl.model.tokenizer import Tokenizer
 from tools.demo_voice import sentences
 from tools.demo_voice.conversations import MAX_SECONDS, conversation_items
-from tools.demo_voice.prepare_model import ALPHABET, write_config, write_tokenizer
+from tools.demo_voice.prepare_model import TEXT_VOCAB_SIZE, write_config, write_tokenizer
 from tools.demo_voice.recognise import word_errors
 from tools.demo_voice.sentences import everyday, is_held_out, sentence_pool
 from tools.demo_voice.similarity import VoiceMeasure
+from tools.demo_voice.train_codec import Corpus, PhonePairs, Training, export
 
 WORDS = st.lists(st.sampled_from(["the", "cat", "sat", "on", "a", "mat"]), max_size=8)
 
@@ -46,16 +50,22 @@ def test_a_sentence_is_held_out_whatever_its_case_and_stops() -> None:
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     folder = tmp_path_factory.mktemp("tokenizer")
-    write_tokenizer(folder)
+    write_tokenizer(folder, itertools.islice(everyday(1), 2000))
     write_config(folder, n_codebooks=4, codebook_size=32)
     size = json.loads((folder / "config.json").read_text())["text_vocab_size"]
     return Tokenizer(folder / "tokenizer.json", vocab_size=size)
 
 
 @given(st.text(max_size=40))
-def test_any_text_becomes_known_characters(tokenizer: Tokenizer, text: str) -> None:
+def test_any_text_becomes_known_pieces(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text)
-    assert all(1 <= token <= len(ALPHABET) for token in ids[1:-1])
+    # 0 is what is not known, 1 and 2 stand around the text.
+    assert all(3 <= token < TEXT_VOCAB_SIZE for token in ids[1:-1])
+
+
+def test_words_are_pieces_and_digits_and_punctuation_single(tokenizer: Tokenizer) -> None:
+    assert len(tokenizer.encode("[3] the")) < len(tokenizer.encode("[3]t h e"))
+    assert len(tokenizer.encode("4.2!?")) == 2 + 5
 
 
 def test_case_accents_and_typographic_signs_do_not_matter(tokenizer: Tokenizer) -> None:
@@ -150,3 +160,64 @@ def test_the_corpus_can_be_spoken(tmp_path: Path) -> None:
     assert [name for name, _ in phones if name != "pau"][:2] == ["hh", "ax"]
     assert [end for _, end in phones] == sorted(end for _, end in phones)
     assert phones[-1][1] == pytest.approx(seconds, abs=0.15)
+
+
+def test_an_entry_of_the_first_codebook_is_a_pair_of_phones_and_never_0() -> None:
+    pairs = Counter({("s", "s"): 9, ("s", "t"): 5, ("t", "t"): 4, ("ae", "t"): 1})
+    entries = PhonePairs(pairs, size=4)
+    assert [entries.entry(*pair) for pair in (("s", "s"), ("s", "t"), ("t", "t"))] == [1, 2, 3]
+    # What is rarer becomes its second phone, held, or the commonest pair with one of the two.
+    assert entries.entry("ae", "t") == 3
+    assert entries.entry("s", "zh") == 1
+    assert entries.entry("zh", "oy") == 1
+
+
+def test_the_codec_is_told_which_phones_a_frame_has(tmp_path: Path) -> None:
+    import soundfile
+
+    (tmp_path / "wav").mkdir()
+    soundfile.write(tmp_path / "wav" / "a.wav", np.full(3 * 1920 - 100, 0.25), 24_000, subtype="PCM_16")
+    # A frame is 80 ms: silence and s, s alone, t and silence.
+    phones = [("pau", 0.04), ("s", 0.16), ("t", 0.20), ("pau", 0.23)]
+    record = {"audio": "wav/a.wav", "voice": "v", "text": "st", "seconds": 0.236, "phones": phones}
+    (tmp_path / "utterances.jsonl").write_text(json.dumps(record) + "\n")
+    corpus = Corpus(tmp_path, CodecSizes(), limit=10)
+    [entries] = corpus.entries
+    expected = [corpus.phone_pairs.entry(*pair) for pair in (("pau", "s"), ("s", "s"), ("t", "pau"))]
+    assert entries.tolist() == expected
+    assert sorted(expected) == [1, 2, 3]
+    sounds, found = corpus.batch(2, np.random.default_rng(0))
+    assert found[0, :3].tolist() == expected
+    assert set(found[0, 3:].tolist()) == {1}
+    assert sounds[0, : 3 * 1920 - 100].min() > 0.05
+    assert not sounds[0, 3 * 1920 :].any()
+
+
+def test_a_codec_learns_phones_and_is_exported_as_it_was_trained(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    sizes = CodecSizes(
+        width=32, encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1), n_codebooks=3, codebook_size=8
+    )
+    training = Training(sizes)
+    generator = torch.Generator().manual_seed(1)
+    t = torch.arange(16 * 1920) / 24_000
+    pitches = torch.tensor([200.0, 400.0, 800.0, 1600.0])
+    entries = torch.randint(4, (4, 16), generator=generator)
+    steps = pitches[entries].repeat_interleave(1920, dim=1)
+    sounds = 0.3 * torch.sin(2 * math.pi * steps * t)
+    optimizer = torch.optim.Adam(training.trained(), lr=2e-3)
+    for _ in range(60):
+        losses = training(sounds, entries + 1)
+        optimizer.zero_grad()
+        torch.stack([value for name, value in losses.items() if "accuracy" not in name]).sum().backward()
+        optimizer.step()
+    assert losses["phones' accuracy"] > 0.9
+    training.eval()
+    export(training, sizes, tmp_path, refined=False)
+    codec = load_codec(
+        tmp_path / "codec.safetensors", tmp_path / "codec.json", n_codebooks=3, device=torch.device("cpu")
+    )
+    codes = codec.encode(sounds[0])
+    assert (codes[0] == entries[0] + 1).double().mean() > 0.9
+    x = training.network.encoder(log_mel(sounds[:1], sizes))
+    assert (training.rest.encode(x)[0, 0] == codes[1]).double().mean() > 0.9

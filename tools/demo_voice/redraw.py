@@ -1,0 +1,78 @@
+"""The codes that a model would draw for sounds that exist: what the codec's decoder will really be given.
+
+Codebook 0 stays as the codec found it; the model's depth decoder draws the others frame by frame, having
+heard the true frames before. So the result says the same at the same time as the sound, and differs from
+the codec's own codes as the model's codes do. Each utterance follows another one of its voice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from csm_repl.codec import load_codec
+from csm_repl.engine import prompt_rows, spoken_text
+from csm_repl.engine.prompt import segment_rows
+from csm_repl.model.checkpoint import find_checkpoint
+from csm_repl.model.tokenizer import Tokenizer
+from csm_repl.train.build import load_network
+
+__all__ = ["Speaker"]
+
+
+class Speaker:
+    """A trained model beside a codec.
+
+    Args:
+        model: the model's folder, with config.json, model.safetensors and tokenizer.json.
+        codec: the codec's folder.
+        temperature: of the draws.
+    """
+
+    def __init__(self, model: Path, codec: Path, *, temperature: float) -> None:
+        checkpoint = find_checkpoint(model)
+        config = checkpoint.config
+        self._network = load_network(checkpoint, device=torch.device("cpu")).eval()
+        self._tokenizer = Tokenizer(model / "tokenizer.json", vocab_size=config.text_vocab_size)
+        self._codec = load_codec(
+            codec / "codec.safetensors",
+            codec / "codec.json",
+            n_codebooks=config.n_codebooks,
+            device=torch.device("cpu"),
+        )
+        self._temperature = temperature
+
+    @torch.inference_mode()
+    def codes(
+        self, texts: Sequence[str], voices: Sequence[str], sounds: Iterable[torch.Tensor]
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Args:
+            texts: the words of each utterance.
+            voices: its voice's name.
+            sounds: its samples, float32 [N] at 24 kHz.
+
+        Yields:
+            Of each utterance the codec's codes and the model's, both int64 [K, T].
+        """
+        before: dict[str, tuple[list[int], torch.Tensor]] = {}
+        for text, voice, sound in zip(texts, voices, sounds, strict=True):
+            ids = self._tokenizer.encode(spoken_text(0, text))
+            codes = self._codec.encode(sound)
+            context = [before[voice]] if voice in before else []
+            yield codes, self._redrawn(context, ids, codes)
+            before[voice] = ids, codes
+
+    def _redrawn(
+        self, context: list[tuple[list[int], torch.Tensor]], ids: list[int], codes: torch.Tensor
+    ) -> torch.Tensor:
+        prompt = prompt_rows(context, ids, len(codes))
+        rows = torch.cat([prompt[: len(prompt) - len(ids)], segment_rows(ids, codes)])
+        hidden = self._network.hidden_states(rows[None])[0, len(prompt) - 1 :][: codes.shape[1]]
+        drawn = codes.T.clone()
+        for codebook in range(1, len(codes)):
+            # Codes from `codebook` on are still the true ones; attention is causal and does not see them.
+            logits = self._network.depth_logits(hidden, drawn)[:, codebook - 1]
+            drawn[:, codebook] = torch.multinomial((logits / self._temperature).softmax(-1), 1)[:, 0]
+        return drawn.T
