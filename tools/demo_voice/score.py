@@ -1,12 +1,13 @@
 """Scores a model on the held-out sentences of the corpus.
 
     python -m tools.demo_voice.score MODEL CORPUS [--sentences 100] [--temperature 0.9] [--top-k 50]
-                                     [--codec-only] [--json FILE]
+                                     [--quantize int8] [--own-voice] [--codec-only] [--json FILE]
 
 Every sentence is spoken after one reference clip of the voice that the synthesiser used for it, and once
-more after a clip of another voice. Reported: word error rate by pocketsphinx for (a) the synthesiser's own
-sound, (b) that sound through the codec, (c) the model; takes that end by themselves within 0.6-1.6 times
-the synthesiser's length; takes whose nearest voice is the reference's (see similarity.py); speed.
+more after a clip of another voice (unless --own-voice). Reported: word error rate by pocketsphinx for
+(a) the synthesiser's own sound, (b) that sound through the codec, (c) the model; takes that end by themselves
+within 0.6-1.6 times the synthesiser's length; takes whose nearest voice is the reference's (see
+similarity.py); speed.
 """
 
 from __future__ import annotations
@@ -82,14 +83,14 @@ class Scorer:
             "b: voice recognised": self._hits(decoded, voices),
         }
 
-    def model(self, temperature: float, top_k: int) -> dict[str, float]:
+    def model(self, temperature: float, top_k: int, *, swap: bool) -> dict[str, float]:
         texts = [u["text"] for u in self.tests]
         own = [u["voice"] for u in self.tests]
         names = sorted(self.references)
         # Four further on is another flite voice, in another size.
         other = [names[(names.index(voice) + 4) % len(names)] for voice in own]
         scores: dict[str, float] = {}
-        for label, voices in (("", own), (", reference swapped", other)):
+        for label, voices in (("", own), *([(", reference swapped", other)] if swap else [])):
             takes, ended, elapsed_s = self._speak(voices, temperature, top_k)
             seconds = [len(take) / self.generator.sample_rate for take in takes]
             low, high = LENGTH_RANGE
@@ -132,15 +133,22 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=100)
     parser.add_argument("--temperature", type=float, default=0.9)
     parser.add_argument("--top-k", type=int, default=50)
+    parser.add_argument("--quantize", default="none", help="none, int8 or int4")
+    parser.add_argument("--own-voice", action="store_true", help="do not swap the references as well")
     parser.add_argument("--codec-only", action="store_true")
     parser.add_argument("--processes", type=int, default=2, help="of the recogniser")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    generator = load_csm_1b(device="cpu", dtype="float32", model=str(arguments.model))
+    generator = load_csm_1b(
+        device="cpu", dtype="float32", quantize=arguments.quantize, model=str(arguments.model)
+    )
     scorer = Scorer(generator, arguments.corpus, arguments.sentences, arguments.processes)
-    scores = {} if arguments.codec_only else scorer.model(arguments.temperature, arguments.top_k)
-    scores |= scorer.codec()
+    scores: dict[str, float] = {}
+    if not arguments.codec_only:
+        scores |= scorer.model(arguments.temperature, arguments.top_k, swap=not arguments.own_voice)
+    if not arguments.own_voice:
+        scores |= scorer.codec()
     for name, value in scores.items():
         print(f"{value:7.3f}  {name}")
     if arguments.json:
