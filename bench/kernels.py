@@ -230,12 +230,7 @@ def native_rows(rounds: int) -> dict[str, Times]:
     """The native kernels, by the number of float32 rows: GB/s, of the bytes that the layer holds."""
     results = {}
     for name, shape in SHAPES.items():
-        weights = weight_set(shape, torch.bfloat16)
-        layers: dict[str, list[Any]] = {
-            "bfloat16": row_major_layers(weights),
-            "int8": quantized_layers(Int8Linear, weights),
-            "int4": quantized_layers(Int4NativeLinear, weights),
-        }
+        layers = native_layers(weight_set(shape, torch.bfloat16))
         results[f"{name} {shape[0]}x{shape[1]}"] = {
             f"{mode}, {n_rows}": speed
             for n_rows in NATIVE_ROWS
@@ -258,12 +253,7 @@ def fetching(rounds: int) -> dict[str, Times]:
         without = build(SOURCE, [Path(folder)], flags=("-DNO_FETCH_AHEAD",))
         assert without.library is not None, without.reason
         for name, shape in SHAPES.items():
-            weights = weight_set(shape, torch.bfloat16)
-            layers: dict[str, list[Any]] = {
-                "bfloat16": row_major_layers(weights),
-                "int8": quantized_layers(Int8Linear, weights),
-                "int4": quantized_layers(Int4NativeLinear, weights),
-            }
+            layers = native_layers(weight_set(shape, torch.bfloat16))
             x = torch.randn(1, shape[1])
             results[f"{name} {shape[0]}x{shape[1]}"] = {
                 f"{kind}, {how}": speed
@@ -271,6 +261,14 @@ def fetching(rounds: int) -> dict[str, Times]:
                 for kind, speed in speeds(layers, kernel, rounds).items()
             }
     return results
+
+
+def native_layers(weights: list[torch.Tensor]) -> dict[str, list[Any]]:
+    return {
+        "bfloat16": row_major_layers(weights),
+        "int8": quantized_layers(Int8Linear, weights),
+        "int4": quantized_layers(Int4NativeLinear, weights),
+    }
 
 
 def row_major_layers(weights: list[torch.Tensor]) -> list[Linear]:
