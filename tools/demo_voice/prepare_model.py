@@ -18,6 +18,8 @@ ALPHABET = " abcdefghijklmnopqrstuvwxyz0123456789'\",.?!;:-()[]"
 """What the tokenizer knows, in lower case; whatever else is typed becomes a space."""
 TEXT_VOCAB_SIZE = 512
 """Pieces of words, so that a piece is about as long as a frame or two and the text costs few positions."""
+MAX_POSITIONS = 512
+"""The corpus's conversations have up to 350; far beyond them the model is not understood."""
 BOS, EOS, UNKNOWN = "<|begin_of_text|>", "<|end_of_text|>", "<|unknown|>"
 
 
@@ -31,8 +33,8 @@ def flavor(layers: int, heads: int, dim: int, intermediate: int, positions: int)
 
 def write_config(folder: Path, *, n_codebooks: int, codebook_size: int) -> None:
     config = {
-        "backbone_flavor": flavor(6, 4, 256, 768, 2048),
-        "decoder_flavor": flavor(3, 3, 192, 512, 2048),
+        "backbone_flavor": flavor(6, 4, 256, 768, MAX_POSITIONS),
+        "decoder_flavor": flavor(3, 3, 192, 512, MAX_POSITIONS),
         "text_vocab_size": TEXT_VOCAB_SIZE,
         # CSM-1B has three codes more than Mimi; only 0 .. size - 1 are ever learnt.
         "audio_vocab_size": codebook_size + 3,

@@ -1,0 +1,135 @@
+"""The built-in voice: what the program says about speech, shown on speech.
+
+Everything here runs the shipped weights with fixed seeds, so a run gives the same sound each time on one
+kind of CPU; bounds leave room for another kind's rounding. How good the voice is, is `score.py`'s question.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+
+from csm_repl.codec import load_codec
+from csm_repl.events import Audio, LineDone
+from csm_repl.model.builtin import builtin_folder
+from csm_repl.model.hub import find_model
+from csm_repl.settings import load_settings
+from csm_repl.studio import Studio
+from csm_repl.studio.load import open_studio
+from tests.studio.conftest import of_type, say
+from tools.demo_voice.recognise import recognise, word_errors
+
+REFERENCES = Path(__file__).parent.parent / "references"
+SENTENCES = (
+    "Good morning, my old friend.",
+    "There are seven green bottles on the table.",
+    "Did you see the doctor yesterday?",
+    "I think the children wanted to go home.",
+    "Please open the window and sit down.",
+    "Nobody knew where the captain lived.",
+)
+Open = Callable[..., Studio]
+
+
+@pytest.fixture
+def open_demo(tmp_path: Path) -> Open:
+    def open_it(**flags: str) -> Studio:
+        flags = {"model": "demo", "references": str(REFERENCES), "seed": "1", "dtype": "float32", **flags}
+        studio = open_studio(load_settings({**flags, "output": str(tmp_path)}, environ={}, dotenv=None))
+        list(studio.refresh_voices())
+        return studio
+
+    return open_it
+
+
+def _sound(path: Path) -> torch.Tensor:
+    return torch.from_numpy(soundfile.read(path, dtype="float32")[0])
+
+
+def _error_rate(texts: list[str], sounds: list[torch.Tensor]) -> float:
+    counts = [word_errors(text, recognise(x)) for text, x in zip(texts, sounds, strict=True)]
+    return sum(wrong for wrong, _ in counts) / sum(words for _, words in counts)
+
+
+def test_the_package_holds_a_whole_model_of_at_most_30_mb() -> None:
+    files = find_model("demo", offline=True)
+    assert files.folder == builtin_folder()
+    assert {files.tokenizer.parent, files.codec.parent} == {files.folder}
+    assert sum(path.stat().st_size for path in files.folder.iterdir()) <= 30_000_000
+    assert (files.folder / "README.md").read_text().startswith("# ")
+
+
+def test_takes_are_understood_and_end_by_themselves(open_demo: Open) -> None:
+    studio = open_demo()
+    sounds = []
+    for sentence in SENTENCES:
+        [done] = of_type(say(studio, sentence), LineDone)
+        assert done.turns[0].ended == "end"
+        assert 0.5 < done.seconds < 6.0
+        sounds.append(_sound(done.file))
+    # What is not understood at all has a rate of 1 and more.
+    assert _error_rate(list(SENTENCES), sounds) < 0.75
+    shuffled = [*SENTENCES[1:], SENTENCES[0]]
+    assert _error_rate(shuffled, sounds) > 0.9
+
+
+def test_streamed_sound_is_the_whole_decoded_at_once(open_demo: Open) -> None:
+    import numpy as np
+
+    studio = open_demo(keep_codes="on", trim_tail="off")
+    events = say(studio, SENTENCES[0])
+    [done] = of_type(events, LineDone)
+    codes = torch.from_numpy(np.load(done.file.with_suffix(".npy")).astype("int64"))
+    folder = builtin_folder()
+    codec = load_codec(
+        folder / "codec.safetensors",
+        folder / "codec.json",
+        n_codebooks=len(codes),
+        device=torch.device("cpu"),
+    )
+    streamed = torch.cat([event.samples for event in of_type(events, Audio)])
+    torch.testing.assert_close(streamed, codec.decode(codes), rtol=0, atol=1e-4)
+
+
+def test_max_seconds_cuts_a_take(open_demo: Open) -> None:
+    [done] = of_type(say(open_demo(max_seconds="0.8"), SENTENCES[1]), LineDone)
+    assert done.turns[0].ended == "cut"
+    assert done.seconds <= 0.8
+
+
+def test_a_conversation_beyond_the_context_is_understood_to_its_end(open_demo: Open) -> None:
+    studio = open_demo()
+    sounds = []
+    for number in range(40):
+        [done] = of_type(say(studio, SENTENCES[number % len(SENTENCES)]), LineDone)
+        assert done.turns[0].ended == "end"
+        sounds.append(_sound(done.file))
+    assert studio.context_used <= studio.engine.max_positions
+    last = [SENTENCES[number % len(SENTENCES)] for number in range(34, 40)]
+    assert _error_rate(last, sounds[34:]) < 0.75
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_quantised_weights_are_understood_too(open_demo: Open, mode: str) -> None:
+    studio = open_demo(quantize=mode)
+    sounds = [_sound(of_type(say(studio, sentence), LineDone)[0].file) for sentence in SENTENCES]
+    assert _error_rate(list(SENTENCES), sounds) < 0.8
+
+
+def test_a_newcomer_without_csm_1b_is_told_so_and_hears_the_built_in_voice(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "csm_repl", "--offline", "--references", str(REFERENCES), "--seed", "3"],
+        input="Good morning, my old friend.||Did you see the doctor?\n",
+        capture_output=True, text=True, cwd=tmp_path, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("built-in voice speaks") == 1
+    assert "hf download sesame/csm-1b" in done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    assert (tmp_path / done.stdout.strip()).is_file()
