@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from csm_repl.train.batches import Batch
 from csm_repl.train.network import TrainableCSM
 
-__all__ = ["Losses", "choose_frames", "frame_losses", "hide_frames"]
+__all__ = ["Losses", "choose_frames", "frame_losses", "hide_frames", "hide_voices"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,27 @@ def hide_frames(rows: torch.Tensor, fraction: float, generator: torch.Generator)
     return rows.masked_fill(hidden.unsqueeze(-1), -1)
 
 
+def hide_voices(rows: torch.Tensor, fraction: float, generator: torch.Generator) -> torch.Tensor:
+    """Rows int64 [B, S, K + 1] of which the model hears codebook 0 alone in a random `fraction` of the turns.
+
+    Codebook 0 says what is said, the others how it sounds. Whoever hears his own sound goes on with that
+    voice, and needs earlier turns for his first frames only; whoever does not hear it needs them for all. A
+    conversation's first turn is heard, as nothing else gives its voice; so are the closing frames.
+    """
+    if fraction == 0.0:
+        return rows
+    codes = rows[..., :-1]
+    is_audio = codes[..., 0] >= 0
+    begins = is_audio.clone()
+    begins[:, 1:] &= ~is_audio[:, :-1]
+    turn = begins.cumsum(dim=1)
+    drawn = torch.rand(len(rows), int(turn.max()) + 1, generator=generator).to(rows.device) < fraction
+    hidden = drawn.gather(1, turn) & (turn > 1) & (codes > 0).any(-1)
+    heard = rows.clone()
+    heard[..., 1:-1].masked_fill_(hidden.unsqueeze(-1), -1)
+    return heard
+
+
 def frame_losses(
     network: TrainableCSM,
     batch: Batch,
@@ -69,7 +90,7 @@ def frame_losses(
         network: the model.
         batch: rows and targets, on the model's device.
         chosen: indices into the batch's target frames, in reading order, for the depth decoder.
-        heard: what the backbone is given in place of the batch's rows (`hide_frames`).
+        heard: what the backbone is given in place of the batch's rows (`hide_frames`, `hide_voices`).
         depth_chunk: frames the depth decoder is given at once, to bound memory where no gradient is kept.
     """
     learnt = batch.targets[:, 1:]

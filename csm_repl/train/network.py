@@ -66,12 +66,21 @@ class TrainableCSM(nn.Module):
         return self.config.n_codebooks
 
     def embed(self, rows: torch.Tensor) -> torch.Tensor:
-        """Rows int64 [B, S, K + 1] (-1: does not count) -> summed embeddings [B, S, D]."""
+        """Rows int64 [B, S, K + 1] (-1: does not count) -> summed embeddings [B, S, D].
+
+        A row without codebook 0 has no other codebook either.
+        """
         codes, text = rows[..., :-1], rows[..., -1]
         words = F.embedding(text.clamp_min(0), self.text_embeddings.weight) * (text >= 0).unsqueeze(-1)
-        # A row has all its codes or none, and a bag never holds [B, S, K, D] in memory.
+        # A bag never holds [B, S, K, D] in memory.
         is_audio = codes[..., 0] >= 0
-        frames = F.embedding_bag(codes[is_audio] + self._offsets(), self.audio_embeddings.weight, mode="sum")
+        table, heard = self.audio_embeddings.weight, codes[is_audio]
+        frames = F.embedding_bag(
+            heard.clamp_min(0) + self._offsets(),
+            table,
+            mode="sum",
+            per_sample_weights=(heard >= 0).to(table.dtype),
+        )
         return words.masked_scatter(is_audio.unsqueeze(-1), frames)
 
     def hidden_states(self, rows: torch.Tensor) -> torch.Tensor:

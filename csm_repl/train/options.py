@@ -121,6 +121,15 @@ class TrainOptions:
         high=0.9,
         metavar="X",
     )
+    voice_dropout: float = _option(
+        0.0,
+        "share of the later turns of which the model hears codebook 0 alone, so that it takes the voice from "
+        "earlier turns; 0.5 helps from scratch, if codebook 0 does not tell the voice",
+        group="loss",
+        low=0.0,
+        high=0.9,
+        metavar="X",
+    )
     loss_speakers: tuple[int, ...] | None = _option(
         None, "learn these speakers' turns only; the others give context", group="loss", low=0, metavar="N,N"
     )

@@ -15,7 +15,7 @@ import torch
 from csm_repl.errors import OutOfMemoryError
 from csm_repl.model.device import out_of_memory
 from csm_repl.train.batches import Batch, BatchPlan, Sequences
-from csm_repl.train.loss import choose_frames, frame_losses, hide_frames
+from csm_repl.train.loss import choose_frames, frame_losses, hide_frames, hide_voices
 from csm_repl.train.network import TrainableCSM
 from csm_repl.train.options import TrainOptions
 
@@ -50,7 +50,7 @@ class Passes:
 
         Args:
             batches: of one step.
-            step: the depth decoder's frames and the noise of both dropouts are drawn from its number.
+            step: the depth decoder's frames and the noise of all dropouts are drawn from its number.
 
         Raises:
             OutOfMemoryError: the device's memory is too small; no gradient is left.
@@ -63,7 +63,8 @@ class Passes:
             n_chosen = sum(map(len, chosen))
             for batch, part in zip(batches, chosen, strict=True):
                 batch = batch.to(network.device)
-                heard = hide_frames(batch.rows, options.frame_dropout, generator)
+                heard = hide_voices(batch.rows, options.voice_dropout, generator)
+                heard = hide_frames(heard, options.frame_dropout, generator)
                 with self._autocast():
                     losses = frame_losses(network, batch, part, heard=heard)
                 backbone = losses.backbone * (losses.n_frames / total.n_frames)

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from csm_repl.engine.prompt import segment_rows
 from csm_repl.model.config import ModelConfig
 from csm_repl.model.published import to_transformers
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.train.batches import Batch, lay_out
 from csm_repl.train.items import Item
-from csm_repl.train.loss import Losses, choose_frames, frame_losses, hide_frames
+from csm_repl.train.loss import Losses, choose_frames, frame_losses, hide_frames, hide_voices
 from csm_repl.train.network import TrainableCSM
 from tests.model.layout_writer import transformers_config
 from tests.train.clips import FLAVORS, clip, speech
@@ -184,6 +185,41 @@ def test_hidden_frames_are_frames_in_the_asked_for_share_and_nothing_else(batch:
     assert (heard[changed] == -1).all()
     assert float(changed[is_frame].float().mean()) == pytest.approx(0.3, abs=0.03)
     assert hide_frames(rows, 0.0, torch.Generator()) is rows
+
+
+def test_hidden_voices_are_later_turns_in_the_asked_for_share_but_for_codebook_0() -> None:
+    generator = torch.Generator().manual_seed(0)
+    turns = []
+    for n_frames in (3, 5, 2):
+        codes = torch.randint(1, 32, (4, n_frames), generator=generator)
+        turns.append(segment_rows([7, 8], codes))
+    conversation = torch.cat([*turns, torch.full((2, 5), -1)])
+    rows = conversation.repeat(1000, 1, 1)
+    heard = hide_voices(rows, 0.4, torch.Generator().manual_seed(1))
+    hidden = (heard != rows).any(-1)
+    assert (heard[hidden][:, 1:] == -1).all()
+    assert torch.equal(heard[..., 0], rows[..., 0])
+    assert torch.equal(heard[..., -1], rows[..., -1])
+    # Two positions of text, three frames, an end; the same with five frames; the same with two.
+    first, second, third = hidden[:, 2:5], hidden[:, 8:13], hidden[:, 16:18]
+    assert int(hidden.sum()) == int(first.sum() + second.sum() + third.sum())
+    assert not first.any()
+    for turn in (second, third):
+        assert torch.equal(turn.all(1), turn.any(1))
+        assert float(turn.all(1).float().mean()) == pytest.approx(0.4, abs=0.05)
+    assert not torch.equal(second.all(1), third.all(1))
+    assert hide_voices(rows, 0.0, torch.Generator()) is rows
+
+
+@torch.no_grad()
+def test_a_frame_without_its_voice_is_the_embedding_of_its_codebook_0(
+    network: TrainableCSM, batch: Batch
+) -> None:
+    rows = batch.rows.clone()
+    frame = (rows[0, :, 0] > 0).nonzero()[0]
+    rows[0, frame, 1:-1] = -1
+    expected = network.audio_embeddings.weight[rows[0, frame, 0]]
+    torch.testing.assert_close(network.embed(rows)[0, frame], expected)
 
 
 @torch.no_grad()
