@@ -111,12 +111,12 @@ def test_the_log_file_has_the_traceback_in_any_case(tmp_path: Path, monkeypatch:
     assert "Traceback" in log_file().read_text()
 
 
-def test_without_reachable_weights_a_start_says_what_to_do_and_exits_3(
+def test_when_the_model_asked_for_cannot_be_reached_a_start_says_what_to_do_and_exits_3(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.stdin", (tmp_path / "empty").open("w+"))
-    assert main(["-"]) == 3
+    assert main(["--model", "sesame/csm-1b", "-"]) == 3
     shown = capfd.readouterr().err
     assert "https://huggingface.co/sesame/csm-1b" in shown
     assert "hf auth login" in shown
