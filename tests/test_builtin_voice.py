@@ -24,6 +24,7 @@ from csm_repl.studio import Studio
 from csm_repl.studio.load import open_studio
 from tests.studio.conftest import of_type, say
 from tools.demo_voice.recognise import recognise, word_errors
+from tools.demo_voice.redraw import Speaker
 
 REFERENCES = Path(__file__).parent.parent / "references"
 SENTENCES = (
@@ -133,3 +134,18 @@ def test_a_newcomer_without_csm_1b_is_told_so_and_hears_the_built_in_voice(tmp_p
     assert "hf download sesame/csm-1b" in done.stderr
     assert len(done.stdout.splitlines()) == 1
     assert (tmp_path / done.stdout.strip()).is_file()
+
+
+def test_redrawn_codes_keep_what_is_said_and_follow_the_model() -> None:
+    """What the recipe trains the codec's decoder on."""
+    text = (REFERENCES / "reference-ada.txt").read_text().strip()
+    clip = _sound(REFERENCES / "reference-ada.wav")
+    torch.manual_seed(0)
+    speaker = Speaker(builtin_folder(), builtin_folder(), temperature=1e-4)
+    [(own, drawn), (_, again)] = speaker.codes([text] * 2, ["ada", "somebody"], [clip] * 2)
+    assert torch.equal(drawn[0], own[0])
+    assert drawn.shape == own.shape
+    # At this temperature there is no chance in it, and the other voice's clip is no context.
+    assert torch.equal(drawn, again)
+    agreement = (drawn[1:] == own[1:]).double().mean()
+    assert 0.05 < agreement < 0.9

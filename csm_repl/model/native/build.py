@@ -1,7 +1,7 @@
 """Compiles `transformer.c` once on the machine that runs it, and loads it.
 
-No headers, build system or installation step is involved: one C file, one call of the C compiler, a few
-seconds. Without a compiler there is no library, and PyTorch's kernels do the work.
+No headers, build system or installation step is involved: one C file, one call of the C compiler, some
+three seconds. Without a compiler there is no library, and PyTorch's kernels do the work.
 """
 
 from __future__ import annotations
