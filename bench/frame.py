@@ -22,8 +22,8 @@ from typing import Any
 
 import torch
 
-from bench.machine import cpu_seconds, machine_facts, peak_rss_gb, read_bandwidth, wait_until_idle
-from bench.parts import BenchmarkParser, measure_apart
+from bench.machine import cpu_seconds, machine_facts, peak_rss_gb, read_bandwidth
+from bench.parts import BenchmarkParser, measure_apart, wait_where_it_counts
 from bench.peers.base import SIZES, Job
 from bench.report import print_machine, write_results
 
@@ -131,8 +131,7 @@ def main(words: list[str] | None = None) -> None:
         if arguments.device == "cpu":
             bandwidth = max(bandwidth, read_bandwidth())
         for peer in peers:
-            if arguments.size == "full":
-                wait_until_idle(arguments.patience)
+            wait_where_it_counts(arguments)
             takes[peer].append(measure_apart("bench.frame", parser.words_for(peer, arguments)))
             print(f"round {turn + 1} {peer}: {_short(takes[peer][-1])}", file=sys.stderr, flush=True)
     dtype = getattr(torch, arguments.dtype)

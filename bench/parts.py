@@ -15,7 +15,15 @@ from bench.machine import wait_until_idle
 from bench.peers.base import SIZES
 from bench.report import FOLDER
 
-__all__ = ["MODES", "BenchmarkParser", "PartFailedError", "measure_apart", "measure_parts", "succeeded"]
+__all__ = [
+    "MODES",
+    "BenchmarkParser",
+    "PartFailedError",
+    "measure_apart",
+    "measure_parts",
+    "succeeded",
+    "wait_where_it_counts",
+]
 
 DTYPES = ("bfloat16", "float16", "float32")
 MODES = ("none", "int8", "int4")
@@ -86,6 +94,12 @@ def measure_apart(module: str, words: Sequence[str]) -> Any:
     return json.loads(lines[-1])
 
 
+def wait_where_it_counts(arguments: argparse.Namespace) -> None:
+    """Until the machine is idle, where that changes the figures: at full size on a CPU."""
+    if arguments.size == "full" and arguments.device == "cpu":
+        wait_until_idle(arguments.patience)
+
+
 def measure_parts(
     module: str, parts: Iterable[str], parser: BenchmarkParser, arguments: argparse.Namespace
 ) -> dict[str, Any]:
@@ -98,8 +112,7 @@ def measure_parts(
     """
     results: dict[str, Any] = {}
     for part in parts:
-        if arguments.size == "full" and arguments.device == "cpu":
-            wait_until_idle(arguments.patience)
+        wait_where_it_counts(arguments)
         try:
             results[part] = measure_apart(module, parser.words_for(part, arguments))
         except PartFailedError as error:
