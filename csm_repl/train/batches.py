@@ -30,14 +30,19 @@ class Batch:
     """int64 [B, S, K + 1], -1 where a column does not count and behind a sequence's end."""
     targets: torch.Tensor
     """bool [B, S]: the rows to be predicted, each from the row before it."""
-    n_items: int
+    returns: torch.Tensor
+    """int64 [B, S]: the number of the turn at the frames of a speaker who spoke before, 0 elsewhere."""
+
+    @property
+    def n_items(self) -> int:
+        return len(self.rows)
 
     @property
     def n_targets(self) -> int:
         return int(self.targets.sum())
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(self.rows.to(device), self.targets.to(device), self.n_items)
+        return Batch(self.rows.to(device), self.targets.to(device), self.returns.to(device))
 
 
 class Sequences:
@@ -69,28 +74,37 @@ class Sequences:
         text = "\n".join(f"{item.name} {n}" for item, n in zip(self._items, self.lengths, strict=True))
         return zlib.crc32(text.encode("utf-8", "replace"))
 
-    def rows(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """One sequence: rows int64 [S, K + 1] and which of them are targets, bool [S]."""
+    def rows(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """One sequence of a `Batch`: rows int64 [S, K + 1], targets bool [S], returns int64 [S]."""
         parts: list[torch.Tensor] = []
         targets: list[torch.Tensor] = []
-        for ids, turn in zip(self._ids[index], self._items[index].turns, strict=True):
+        returns: list[torch.Tensor] = []
+        spoke: set[int] = set()
+        for number, (ids, turn) in enumerate(zip(self._ids[index], self._items[index].turns, strict=True)):
             rows = segment_rows(ids, turn.codes.to(torch.int64))
             mask = torch.zeros(len(rows), dtype=torch.bool)
             mask[len(ids) :] = self._learnt.covers(turn.in_loss, turn.speaker)
+            back = torch.zeros(len(rows), dtype=torch.int64)
+            if turn.speaker in spoke:
+                back[len(ids) : -1] = number
+            spoke.add(turn.speaker)
             parts.append(rows)
             targets.append(mask)
-        return torch.cat(parts), torch.cat(targets)
+            returns.append(back)
+        return torch.cat(parts), torch.cat(targets), torch.cat(returns)
 
     def batch(self, indices: Sequence[int]) -> Batch:
         sequences = [self.rows(index) for index in indices]
-        longest = max(len(rows) for rows, _ in sequences)
+        longest = max(len(rows) for rows, _, _ in sequences)
         n_columns = sequences[0][0].shape[1]
         batch_rows = torch.full((len(sequences), longest, n_columns), -1, dtype=torch.int64)
         batch_targets = torch.zeros(len(sequences), longest, dtype=torch.bool)
-        for place, (rows, targets) in enumerate(sequences):
+        batch_returns = torch.zeros(len(sequences), longest, dtype=torch.int64)
+        for place, (rows, targets, returns) in enumerate(sequences):
             batch_rows[place, : len(rows)] = rows
             batch_targets[place, : len(rows)] = targets
-        return Batch(batch_rows, batch_targets, len(sequences))
+            batch_returns[place, : len(rows)] = returns
+        return Batch(batch_rows, batch_targets, batch_returns)
 
 
 @dataclass(frozen=True)

@@ -55,23 +55,19 @@ def hide_frames(rows: torch.Tensor, fraction: float, generator: torch.Generator)
     return rows.masked_fill(hidden.unsqueeze(-1), -1)
 
 
-def hide_voices(rows: torch.Tensor, fraction: float, generator: torch.Generator) -> torch.Tensor:
-    """Rows int64 [B, S, K + 1] of which the model hears codebook 0 alone in a random `fraction` of the turns.
+def hide_voices(batch: Batch, fraction: float, generator: torch.Generator) -> torch.Tensor:
+    """A batch's rows as the model hears them when it misses the sound of a random `fraction` of the turns.
 
     Codebook 0 says what is said, the others how it sounds. Whoever hears his own sound goes on with that
-    voice, and needs earlier turns for his first frames only; whoever does not hear it needs them for all. A
-    conversation's first turn is heard, as nothing else gives its voice; so are the closing frames.
+    voice, and needs earlier turns for his first frames only; whoever hears codebook 0 alone needs them for
+    all. A speaker's first turn is heard, as nothing else gives his voice; so are the closing frames.
     """
     if fraction == 0.0:
-        return rows
-    codes = rows[..., :-1]
-    is_audio = codes[..., 0] >= 0
-    begins = is_audio.clone()
-    begins[:, 1:] &= ~is_audio[:, :-1]
-    turn = begins.cumsum(dim=1)
-    drawn = torch.rand(len(rows), int(turn.max()) + 1, generator=generator).to(rows.device) < fraction
-    hidden = drawn.gather(1, turn) & (turn > 1) & (codes > 0).any(-1)
-    heard = rows.clone()
+        return batch.rows
+    n_turns = int(batch.returns.max()) + 1
+    drawn = torch.rand(len(batch.rows), n_turns, generator=generator).to(batch.rows.device) < fraction
+    hidden = drawn.gather(1, batch.returns) & (batch.returns > 0)
+    heard = batch.rows.clone()
     heard[..., 1:-1].masked_fill_(hidden.unsqueeze(-1), -1)
     return heard
 

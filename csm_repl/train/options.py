@@ -123,8 +123,9 @@ class TrainOptions:
     )
     voice_dropout: float = _option(
         0.0,
-        "share of the later turns of which the model hears codebook 0 alone, so that it takes the voice from "
-        "earlier turns; 0.5 helps from scratch, if codebook 0 does not tell the voice",
+        "share of the turns, each speaker's first one excepted, of which the model hears codebook 0 alone, "
+        "so that it takes the voice from the speaker's earlier turns; 0.7 helps from scratch, if codebook 0 "
+        "does not tell the voice",
         group="loss",
         low=0.0,
         high=0.9,

@@ -63,7 +63,7 @@ class Passes:
             n_chosen = sum(map(len, chosen))
             for batch, part in zip(batches, chosen, strict=True):
                 batch = batch.to(network.device)
-                heard = hide_voices(batch.rows, options.voice_dropout, generator)
+                heard = hide_voices(batch, options.voice_dropout, generator)
                 heard = hide_frames(heard, options.frame_dropout, generator)
                 with self._autocast():
                     losses = frame_losses(network, batch, part, heard=heard)

@@ -107,6 +107,22 @@ def test_some_conversations_have_two_voices_and_some_a_voice_twice() -> None:
     assert {(2, 1), (3, 2)} <= shapes
 
 
+def test_who_returns_in_a_conversation_of_two_cannot_be_guessed() -> None:
+    """Otherwise a model need not look at the speaker numbers."""
+    utterances = [
+        {"audio": f"{i}.wav", "voice": "abcd"[i % 4], "text": "t", "seconds": 2.0} for i in range(2000)
+    ]
+    spoken = [
+        [turn["speaker"] for turn in item["turns"]]
+        for item in conversation_items(utterances, random.Random(0))
+    ]
+    dialogues = [speakers for speakers in spoken if len(set(speakers)) == 2]
+    assert all(speakers[0] != speakers[1] for speakers in dialogues)
+    for turn in (2, 3, 4):
+        returns = [speakers[turn] == speakers[0] for speakers in dialogues if len(speakers) > turn]
+        assert 0.35 < sum(returns) / len(returns) < 0.65
+
+
 @pytest.mark.parametrize(
     ("reference", "hypothesis", "wrong", "words"),
     [

@@ -39,7 +39,7 @@ def test_a_conversation_becomes_the_rows_that_the_engine_is_prompted_with(
     tokenizer: Tokenizer, config: ModelConfig
 ) -> None:
     item = conversation()
-    rows, _ = laid_out([item], tokenizer, config).rows(0)
+    rows, _, _ = laid_out([item], tokenizer, config).rows(0)
     ids = [tokenizer.encode(spoken_text(turn.speaker, turn.text)) for turn in item.turns]
     codes = [turn.codes.long() for turn in item.turns]
     context = list(zip(ids, codes, strict=True))
@@ -49,7 +49,7 @@ def test_a_conversation_becomes_the_rows_that_the_engine_is_prompted_with(
 
 
 def test_frames_and_end_rows_of_learnt_turns_are_targets(tokenizer: Tokenizer, config: ModelConfig) -> None:
-    rows, targets = laid_out([conversation()], tokenizer, config).rows(0)
+    rows, targets, _ = laid_out([conversation()], tokenizer, config).rows(0)
     is_audio = rows[:, 0] >= 0
     assert targets.sum() == 6 + 1 + 3 + 1
     assert not (targets & ~is_audio).any()
@@ -58,7 +58,7 @@ def test_frames_and_end_rows_of_learnt_turns_are_targets(tokenizer: Tokenizer, c
 
 def test_chosen_speakers_alone_are_learnt(tokenizer: Tokenizer, config: ModelConfig) -> None:
     sequences, _ = lay_out([conversation()], tokenizer, config, speakers=[1])
-    _, targets = sequences.rows(0)
+    _, targets, _ = sequences.rows(0)
     assert targets.sum() == 6 + 1
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from csm_repl.engine.prompt import segment_rows
+from csm_repl.engine import spoken_text
 from csm_repl.model.config import ModelConfig
 from csm_repl.model.published import to_transformers
 from csm_repl.model.tokenizer import Tokenizer
@@ -187,28 +187,33 @@ def test_hidden_frames_are_frames_in_the_asked_for_share_and_nothing_else(batch:
     assert hide_frames(rows, 0.0, torch.Generator()) is rows
 
 
-def test_hidden_voices_are_later_turns_in_the_asked_for_share_but_for_codebook_0() -> None:
-    generator = torch.Generator().manual_seed(0)
-    turns = []
-    for n_frames in (3, 5, 2):
-        codes = torch.randint(1, 32, (4, n_frames), generator=generator)
-        turns.append(segment_rows([7, 8], codes))
-    conversation = torch.cat([*turns, torch.full((2, 5), -1)])
-    rows = conversation.repeat(1000, 1, 1)
-    heard = hide_voices(rows, 0.4, torch.Generator().manual_seed(1))
-    hidden = (heard != rows).any(-1)
-    assert (heard[hidden][:, 1:] == -1).all()
-    assert torch.equal(heard[..., 0], rows[..., 0])
-    assert torch.equal(heard[..., -1], rows[..., -1])
-    # Two positions of text, three frames, an end; the same with five frames; the same with two.
-    first, second, third = hidden[:, 2:5], hidden[:, 8:13], hidden[:, 16:18]
-    assert int(hidden.sum()) == int(first.sum() + second.sum() + third.sum())
-    assert not first.any()
-    for turn in (second, third):
+def test_hidden_voices_are_returning_speakers_turns_in_the_asked_for_share_but_for_codebook_0(
+    tokenizer: Tokenizer, config: ModelConfig
+) -> None:
+    speakers, n_frames = (0, 1, 0, 1), (3, 4, 5, 2)
+    turns = tuple(
+        speech("hi", n, seed=n, speaker=speaker) for speaker, n in zip(speakers, n_frames, strict=True)
+    )
+    items = [Item("a", turns), clip("b", "a single one that is longer than they", 40, seed=1)]
+    batch = lay_out(items, tokenizer, config)[0].batch([0, 1] * 1000)
+    heard = hide_voices(batch, 0.4, torch.Generator().manual_seed(1))
+    hidden = (heard != batch.rows).any(-1)
+    assert (heard[hidden][:, 1:-1] == -1).all()
+    assert torch.equal(heard[..., 0], batch.rows[..., 0])
+    assert torch.equal(heard[..., -1], batch.rows[..., -1])
+    n_text = len(tokenizer.encode(spoken_text(0, "hi")))
+    # Each turn is its text, its frames and the closing frame.
+    third_at = sum(n_frames[:2]) + 2 * (n_text + 1) + n_text
+    fourth_at = third_at + n_frames[2] + 1 + n_text
+    conversations = hidden[::2]
+    third = conversations[:, third_at : third_at + n_frames[2]]
+    fourth = conversations[:, fourth_at : fourth_at + n_frames[3]]
+    assert int(hidden.sum()) == int(third.sum() + fourth.sum())
+    for turn in (third, fourth):
         assert torch.equal(turn.all(1), turn.any(1))
         assert float(turn.all(1).float().mean()) == pytest.approx(0.4, abs=0.05)
-    assert not torch.equal(second.all(1), third.all(1))
-    assert hide_voices(rows, 0.0, torch.Generator()) is rows
+    assert not torch.equal(third.all(1), fourth.all(1))
+    assert hide_voices(batch, 0.0, torch.Generator()) is batch.rows
 
 
 @torch.no_grad()

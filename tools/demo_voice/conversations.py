@@ -3,9 +3,9 @@
     python -m tools.demo_voice.conversations CORPUS [--seed 0]
 
 Writes two manifests for `csm-repl train` beside the utterances: `singles.jsonl`, each utterance alone, on
-which reading is learnt first; and `conversations.jsonl`, where each utterance occurs once, alone, after
-others of its voice, or in a dialogue of two voices. Speaker numbers are drawn anew for every conversation,
-so a number means nothing but "who spoke under it before".
+which reading is learnt first; and `conversations.jsonl`, where each utterance occurs once, in a conversation
+of one to three voices. Speaker numbers are drawn anew for every conversation, so a number means nothing but
+"who spoke under it before"; and who speaks next is drawn too, so nothing but the number tells.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ from pathlib import Path
 from typing import Any
 
 N_SPEAKERS = 10
-MAX_SECONDS = 16.0
+MAX_SECONDS = 20.0
 """Of one conversation."""
+N_VOICES = (1, 1, 1, 2, 2, 2, 2, 2, 2, 3)
+MAX_RETURNS = 3
+"""Turns after everyone's first one."""
 Utterance = dict[str, Any]
 
 
@@ -36,14 +39,13 @@ def conversation_items(utterances: list[Utterance], rng: random.Random) -> list[
         by_voice.setdefault(utterance["voice"], []).append(utterance)
     items = []
     while by_voice:
-        n_voices = 2 if rng.random() < 0.4 and len(by_voice) > 1 else 1
+        n_voices = min(rng.choice(N_VOICES), len(by_voice))
         voices = rng.sample(sorted(by_voice), n_voices)
         speakers = rng.sample(range(N_SPEAKERS), n_voices)
-        n_turns = rng.choice((3, 4)) if n_voices == 2 else rng.choice((1, 2, 2, 3))
+        n_returns = rng.randint(0 if n_voices == 1 else 1, MAX_RETURNS)
         turns: list[dict[str, Any]] = []
         seconds = 0.0
-        for number in range(n_turns):
-            which = number % n_voices if rng.random() < 0.8 else rng.randrange(n_voices)
+        for which in [*range(n_voices), *rng.choices(range(n_voices), k=n_returns)]:
             waiting = by_voice.get(voices[which])
             if not waiting or seconds + waiting[-1]["seconds"] > MAX_SECONDS:
                 break
