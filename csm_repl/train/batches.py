@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
+from torch.nn import functional as F
 
 from csm_repl.engine.prompt import segment_rows, spoken_text
 from csm_repl.model.config import ModelConfig
@@ -32,6 +33,8 @@ class Batch:
     """bool [B, S]: the rows to be predicted, each from the row before it."""
     returns: torch.Tensor
     """int64 [B, S]: the number of the turn at the frames of a speaker who spoke before, 0 elsewhere."""
+    speaker_ids: torch.Tensor
+    """int64 [B, S]: at the frames the text id that tells who speaks, -1 elsewhere."""
 
     @property
     def n_items(self) -> int:
@@ -42,18 +45,31 @@ class Batch:
         return int(self.targets.sum())
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(self.rows.to(device), self.targets.to(device), self.returns.to(device))
+        return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 class Sequences:
     """Items laid out as rows, which are made when they are asked for."""
 
     def __init__(
-        self, items: Sequence[Item], ids: Sequence[tuple[tuple[int, ...], ...]], learnt: Learnt
+        self,
+        items: Sequence[Item],
+        ids: Sequence[tuple[tuple[int, ...], ...]],
+        learnt: Learnt,
+        *,
+        speaker_at: int,
     ) -> None:
+        """
+        Args:
+            items: what is learnt.
+            ids: of the text of each item's turns.
+            learnt: which turns are targets.
+            speaker_at: where in a turn's ids the speaker's number is.
+        """
         self._items = items
         self._ids = ids
         self._learnt = learnt
+        self._speaker_at = speaker_at
         self.lengths = [
             sum(len(turn_ids) + turn.n_frames + 1 for turn_ids, turn in zip(turns, item.turns, strict=True))
             for turns, item in zip(ids, items, strict=True)
@@ -74,37 +90,40 @@ class Sequences:
         text = "\n".join(f"{item.name} {n}" for item, n in zip(self._items, self.lengths, strict=True))
         return zlib.crc32(text.encode("utf-8", "replace"))
 
-    def rows(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """One sequence of a `Batch`: rows int64 [S, K + 1], targets bool [S], returns int64 [S]."""
-        parts: list[torch.Tensor] = []
+    def sequence(self, index: int) -> Batch:
+        """A batch of one sequence."""
+        rows: list[torch.Tensor] = []
         targets: list[torch.Tensor] = []
         returns: list[torch.Tensor] = []
+        speaker_ids: list[torch.Tensor] = []
         spoke: set[int] = set()
         for number, (ids, turn) in enumerate(zip(self._ids[index], self._items[index].turns, strict=True)):
-            rows = segment_rows(ids, turn.codes.to(torch.int64))
-            mask = torch.zeros(len(rows), dtype=torch.bool)
-            mask[len(ids) :] = self._learnt.covers(turn.in_loss, turn.speaker)
-            back = torch.zeros(len(rows), dtype=torch.int64)
+            rows.append(segment_rows(ids, turn.codes.to(torch.int64)))
+            n_rows = len(rows[-1])
+            targets.append(torch.zeros(n_rows, dtype=torch.bool))
+            targets[-1][len(ids) :] = self._learnt.covers(turn.in_loss, turn.speaker)
+            returns.append(torch.zeros(n_rows, dtype=torch.int64))
             if turn.speaker in spoke:
-                back[len(ids) : -1] = number
+                returns[-1][len(ids) : -1] = number
             spoke.add(turn.speaker)
-            parts.append(rows)
-            targets.append(mask)
-            returns.append(back)
-        return torch.cat(parts), torch.cat(targets), torch.cat(returns)
+            speaker_ids.append(torch.full((n_rows,), -1))
+            speaker_ids[-1][len(ids) : -1] = ids[self._speaker_at]
+        return Batch(*(torch.cat(parts)[None] for parts in (rows, targets, returns, speaker_ids)))
 
     def batch(self, indices: Sequence[int]) -> Batch:
-        sequences = [self.rows(index) for index in indices]
-        longest = max(len(rows) for rows, _, _ in sequences)
-        n_columns = sequences[0][0].shape[1]
-        batch_rows = torch.full((len(sequences), longest, n_columns), -1, dtype=torch.int64)
-        batch_targets = torch.zeros(len(sequences), longest, dtype=torch.bool)
-        batch_returns = torch.zeros(len(sequences), longest, dtype=torch.int64)
-        for place, (rows, targets, returns) in enumerate(sequences):
-            batch_rows[place, : len(rows)] = rows
-            batch_targets[place, : len(rows)] = targets
-            batch_returns[place, : len(rows)] = returns
-        return Batch(batch_rows, batch_targets, batch_returns)
+        sequences = [self.sequence(index) for index in indices]
+        longest = max(sequence.rows.shape[1] for sequence in sequences)
+
+        def padded(x: torch.Tensor, filling: int) -> torch.Tensor:
+            return F.pad(x, [0, 0] * (x.dim() - 2) + [0, longest - x.shape[1]], value=filling)
+
+        fillings = {"rows": -1, "targets": 0, "returns": 0, "speaker_ids": -1}
+        return Batch(
+            **{
+                name: torch.cat([padded(getattr(sequence, name), filling) for sequence in sequences])
+                for name, filling in fillings.items()
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -148,7 +167,13 @@ def lay_out(
             ids.append(turns)
         else:
             left_out.append(LeftOut(item.name, *problem))
-    return Sequences(kept, ids, learnt), left_out
+    return Sequences(kept, ids, learnt, speaker_at=_speaker_at(tokenizer)), left_out
+
+
+def _speaker_at(tokenizer: Tokenizer) -> int:
+    """Where in a turn's ids the speaker's number begins."""
+    zero, one = (tokenizer.encode(spoken_text(speaker, "")) for speaker in (0, 1))
+    return next(place for place, (a, b) in enumerate(zip(zero, one, strict=False)) if a != b)
 
 
 def _problem(item: Item, n_positions: int, config: ModelConfig, learnt: Learnt) -> tuple[str, str] | None:

@@ -16,6 +16,9 @@ from csm_repl.train.network import TrainableCSM
 __all__ = ["Losses", "choose_frames", "frame_losses", "hide_frames", "hide_voices"]
 
 
+_SPEAKER_TEMPERATURE = 0.1
+
+
 @dataclass(frozen=True)
 class Losses:
     """Of one batch; means are in nats."""
@@ -24,6 +27,8 @@ class Losses:
     """Mean cross entropy of codebook 0, float32 []."""
     depth: torch.Tensor
     """Mean cross entropy of codebooks 1..K-1 on the chosen frames, float32 []."""
+    speaker: torch.Tensor
+    """Mean cross entropy of the speaker's number on every frame, float32 []."""
     n_right: torch.Tensor
     """Frames whose codebook 0 was the likeliest, int64 []."""
     n_frames: int
@@ -91,7 +96,8 @@ def frame_losses(
     """
     learnt = batch.targets[:, 1:]
     rows = batch.rows if heard is None else heard
-    hidden = network.hidden_states(rows[:, :-1])[learnt]
+    early, states = network.early_and_hidden_states(rows[:, :-1])
+    hidden = states[learnt]
     codes = batch.rows[:, 1:, :-1][learnt]
     logits = network.codebook0_head(hidden).float()
     backbone = F.cross_entropy(logits, codes[:, 0])
@@ -103,4 +109,19 @@ def frame_losses(
         wanted = codes[part, 1:]
         depth = depth + F.cross_entropy(depth_logits.flatten(0, 1).float(), wanted.flatten(), reduction="sum")
     depth = depth / (len(chosen) * (network.n_codebooks - 1))
-    return Losses(backbone, depth, n_right, len(codes), len(chosen))
+    speaker = _speaker_loss(network, early, batch.speaker_ids[:, :-1])
+    return Losses(backbone, depth, speaker, n_right, len(codes), len(chosen))
+
+
+def _speaker_loss(network: TrainableCSM, early: torch.Tensor, speaker_ids: torch.Tensor) -> torch.Tensor:
+    """How well the early states [B, S, D] of the frames tell the speaker from the others of the batch.
+
+    To speak with the voice that was heard under a number, the model must know of every frame whose it is,
+    and compare. Either is of no use without the other, so training finds both late, if at all; this loss
+    gives the first. It needs no parameters: a state must be like its own number's text embedding.
+    """
+    is_frame = speaker_ids >= 0
+    numbers, own = speaker_ids[is_frame].unique(return_inverse=True)
+    states = F.normalize(early[is_frame].float(), dim=-1)
+    names = F.normalize(network.text_embeddings.weight[numbers].float(), dim=-1)
+    return F.cross_entropy(states @ names.T / _SPEAKER_TEMPERATURE, own)

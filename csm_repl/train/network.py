@@ -88,9 +88,13 @@ class TrainableCSM(nn.Module):
 
         Attention is causal, so what stands behind a row never reaches it and padding needs no mask.
         """
+        return self.early_and_hidden_states(rows)[1]
+
+    def early_and_hidden_states(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `hidden_states`, behind the residual stream after a third of the layers [B, S, D]."""
         # The residual stream is float32 whatever frozen weights are stored in.
-        hidden: torch.Tensor = self.backbone(self.embed(rows).float(), checkpointed=self._checkpointed())
-        return hidden
+        early, hidden = self.backbone(self.embed(rows).float(), checkpointed=self._checkpointed())
+        return early, hidden
 
     def depth_logits(self, hidden: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         """The depth decoder, teacher forced.
@@ -105,7 +109,7 @@ class TrainableCSM(nn.Module):
         table = self.audio_embeddings if self.depth_embeddings is None else self.depth_embeddings
         seen = F.embedding(codes[:, :-1] + self._offsets()[:-1], table.weight)
         x = self.projection(torch.cat([hidden.unsqueeze(1), seen], dim=1))
-        y = self.decoder(x.float(), checkpointed=self._checkpointed())[:, 1:]
+        y = self.decoder(x.float(), checkpointed=self._checkpointed())[1][:, 1:]
         # [K - 1, N, D] x [K - 1, D, V]
         return torch.bmm(y.transpose(0, 1), self.audio_head).transpose(0, 1)
 
@@ -131,15 +135,17 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(_layer(config, rotary) for _ in range(config.n_layers))
         self.norm = RMSNorm(config.dim, eps=config.norm_eps)
 
-    def forward(self, x: torch.Tensor, *, checkpointed: bool = False) -> torch.Tensor:
-        """[B, S, D] -> [B, S, D]"""
-        for layer in self.layers:
+    def forward(self, x: torch.Tensor, *, checkpointed: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """[B, S, D] -> the stream after a third of the layers and the output, each [B, S, D]"""
+        early = x
+        for number, layer in enumerate(self.layers, start=1):
             if checkpointed:
                 x = run_checkpointed(layer, x, use_reentrant=False)
             else:
                 x = layer(x)
-        out: torch.Tensor = self.norm(x)
-        return out
+            if number == max(1, len(self.layers) // 3):
+                early = x
+        return early, self.norm(x)
 
 
 class Rotary(nn.Module):

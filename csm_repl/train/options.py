@@ -111,6 +111,14 @@ class TrainOptions:
     depth_weight: float = _option(
         1.0, "weight of the other codebooks' loss", group="loss", low=0.0, metavar="X"
     )
+    speaker_weight: float = _option(
+        0.0,
+        "weight of an auxiliary loss: a third of the way through the backbone, every frame must tell its "
+        "speaker's number; 0.3 helps from scratch",
+        group="loss",
+        low=0.0,
+        metavar="X",
+    )
     frame_dropout: float = _option(
         # Fine-tuning starts from a model that reads; only learning to read needs the push.
         0.0,

@@ -69,7 +69,10 @@ class Passes:
                     losses = frame_losses(network, batch, part, heard=heard)
                 backbone = losses.backbone * (losses.n_frames / total.n_frames)
                 depth = losses.depth * (losses.n_chosen / n_chosen)
-                (options.backbone_weight * backbone + options.depth_weight * depth).backward()
+                loss = options.backbone_weight * backbone + options.depth_weight * depth
+                if options.speaker_weight > 0:
+                    loss = loss + options.speaker_weight * losses.speaker / len(batches)
+                loss.backward()
                 total.backbone += float(backbone.detach())
                 total.depth += float(depth.detach())
                 total.accuracy += int(losses.n_right) / total.n_frames

@@ -39,7 +39,7 @@ def test_a_conversation_becomes_the_rows_that_the_engine_is_prompted_with(
     tokenizer: Tokenizer, config: ModelConfig
 ) -> None:
     item = conversation()
-    rows, _, _ = laid_out([item], tokenizer, config).rows(0)
+    rows = laid_out([item], tokenizer, config).sequence(0).rows[0]
     ids = [tokenizer.encode(spoken_text(turn.speaker, turn.text)) for turn in item.turns]
     codes = [turn.codes.long() for turn in item.turns]
     context = list(zip(ids, codes, strict=True))
@@ -48,8 +48,27 @@ def test_a_conversation_becomes_the_rows_that_the_engine_is_prompted_with(
     assert rows[-1].tolist() == [0, 0, 0, 0, 0, -1]
 
 
+def test_frames_know_who_speaks_and_whether_he_spoke_before(
+    tokenizer: Tokenizer, config: ModelConfig
+) -> None:
+    """Each turn is its text, its frames and the closing frame, which is nobody's."""
+    sequences = laid_out([conversation(), clip("longer", "x" * 60, 20, seed=4)], tokenizer, config)
+    batch = sequences.batch([0, 1])
+    expected: list[tuple[int, int]] = []
+    for number, turn in enumerate(conversation().turns):
+        ids = tokenizer.encode(spoken_text(turn.speaker, turn.text))
+        [digit] = set(ids) & {tokenizer.encode(spoken_text(s, ""))[2] for s in (0, 1)}
+        who = (number if number == 2 else 0, digit)
+        expected += [(0, -1)] * len(ids) + [who] * turn.n_frames + [(0, -1)]
+    expected += [(0, -1)] * (batch.rows.shape[1] - len(expected))
+    found = zip(batch.returns[0].tolist(), batch.speaker_ids[0].tolist(), strict=True)
+    assert list(found) == expected
+    assert not batch.returns[1].any()
+
+
 def test_frames_and_end_rows_of_learnt_turns_are_targets(tokenizer: Tokenizer, config: ModelConfig) -> None:
-    rows, targets, _ = laid_out([conversation()], tokenizer, config).rows(0)
+    batch = laid_out([conversation()], tokenizer, config).sequence(0)
+    rows, targets = batch.rows[0], batch.targets[0]
     is_audio = rows[:, 0] >= 0
     assert targets.sum() == 6 + 1 + 3 + 1
     assert not (targets & ~is_audio).any()
@@ -58,15 +77,14 @@ def test_frames_and_end_rows_of_learnt_turns_are_targets(tokenizer: Tokenizer, c
 
 def test_chosen_speakers_alone_are_learnt(tokenizer: Tokenizer, config: ModelConfig) -> None:
     sequences, _ = lay_out([conversation()], tokenizer, config, speakers=[1])
-    _, targets, _ = sequences.rows(0)
-    assert targets.sum() == 6 + 1
+    assert sequences.sequence(0).n_targets == 6 + 1
 
 
 def test_a_batch_is_padded_on_the_right(tokenizer: Tokenizer, config: ModelConfig) -> None:
     sequences = laid_out([clip("a", "x", 3, seed=1), clip("b", "x", 7, seed=2)], tokenizer, config)
     batch = sequences.batch([0, 1])
     assert batch.rows.shape == (2, max(sequences.lengths), 6)
-    assert torch.equal(batch.rows[0, : sequences.lengths[0]], sequences.rows(0)[0])
+    assert torch.equal(batch.rows[0, : sequences.lengths[0]], sequences.sequence(0).rows[0])
     assert (batch.rows[0, sequences.lengths[0] :] == -1).all()
     assert batch.n_targets == 3 + 1 + 7 + 1
     assert batch.n_items == 2

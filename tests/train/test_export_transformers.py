@@ -238,7 +238,7 @@ def test_its_loss_with_output_labels_is_ours(exported: Exported, loaded: Any) ->
     theirs = loaded(**inputs)
     codes = exported.codec.encode(samples)
     rows = prompt_rows([(exported.tokenizer.encode("[0]learn"), codes)], [], 5)
-    batch = Batch(rows[None], rows[None, :, 0] >= 0, torch.zeros(1, len(rows), dtype=torch.int64))
+    batch = Batch(rows[None], rows[None, :, 0] >= 0, *torch.zeros(2, 1, len(rows), dtype=torch.int64))
     ours = frame_losses(exported.network, batch, torch.arange(batch.n_targets))
     assert ours.n_frames == 7 + 1
     assert float(ours.backbone) == pytest.approx(float(theirs.backbone_loss), rel=1e-4)

@@ -59,7 +59,7 @@ def test_it_equals_the_sum_written_out_frame_by_frame(network: TrainableCSM, bat
             for codebook in range(1, 5):
                 row = (codebook - 1) * 67 + int(frame[codebook - 1])
                 seen.append(network.audio_embeddings.weight[row])
-                state = network.decoder(network.projection(torch.stack(seen))[None])[0, -1]
+                state = network.decoder(network.projection(torch.stack(seen))[None])[1][0, -1]
                 probabilities = (state @ network.audio_head[codebook - 1]).softmax(-1)
                 depth.append(-math.log(float(probabilities[frame[codebook]])))
     losses = losses_of(network, batch)
@@ -122,6 +122,33 @@ def test_the_depth_decoders_loss_reaches_every_part(network: TrainableCSM, batch
     losses_of(network, batch, torch.tensor([2])).depth.backward()
     named = [p for name, p in network.named_parameters() if name.startswith(part)]
     assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in named)
+
+
+@torch.no_grad()
+def test_the_speakers_loss_is_the_distance_to_his_numbers_embedding_on_every_frame(
+    network: TrainableCSM, batch: Batch
+) -> None:
+    losses = losses_of(network, batch)
+    early, _ = network.early_and_hidden_states(batch.rows[:, :-1])
+    zero, one = (
+        network.text_embeddings.weight[int(batch.speaker_ids[1].max() + offset)] for offset in (-1, 0)
+    )
+    expected = []
+    for item, row in (batch.speaker_ids[:, :-1] >= 0).nonzero().tolist():
+        likeness = [
+            10 * float(torch.cosine_similarity(early[item, row], name, dim=0)) for name in (zero, one)
+        ]
+        speaker = int(batch.speaker_ids[item, row] == batch.speaker_ids.max())
+        expected.append(math.log(sum(map(math.exp, likeness))) - likeness[speaker])
+    assert len(expected) == 6 + 3 + 5
+    assert float(losses.speaker) == pytest.approx(sum(expected) / len(expected), rel=1e-5)
+
+
+def test_the_speakers_loss_reaches_the_first_layers_only(network: TrainableCSM, batch: Batch) -> None:
+    losses_of(network, batch).speaker.backward()
+    first, last = network.backbone.layers[0], network.backbone.layers[-1]
+    assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in first.parameters())
+    assert all(p.grad is None for p in [*last.parameters(), *network.decoder.parameters()])
 
 
 def transformers_model(network: TrainableCSM) -> Any:

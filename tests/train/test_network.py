@@ -74,6 +74,19 @@ def test_padding_on_the_right_changes_nothing(golden_network: TrainableCSM) -> N
     torch.testing.assert_close(golden_network.hidden_states(padded)[1, : len(rows)], alone)
 
 
+@torch.no_grad()
+def test_early_states_are_those_after_a_third_of_the_layers(golden_network: TrainableCSM) -> None:
+    rows = prompt_rows([], [1, 2, 3], 32)[None]
+    layers = golden_network.backbone.layers
+    expected = golden_network.embed(rows)
+    for layer in layers[: len(layers) // 3]:
+        expected = layer(expected)
+    early, hidden = golden_network.early_and_hidden_states(rows)
+    assert 0 < len(layers) // 3 < len(layers)
+    torch.testing.assert_close(early, expected)
+    assert torch.equal(hidden, golden_network.hidden_states(rows))
+
+
 def test_both_layouts_give_the_same_network(golden_folder: Path, tmp_path: Path) -> None:
     config, state = read_original(golden_folder)
     write_config(tmp_path, transformers_config(config))
