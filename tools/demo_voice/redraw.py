@@ -19,7 +19,10 @@ from csm_repl.model.checkpoint import find_checkpoint
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.train.build import load_network
 
-__all__ = ["Speaker"]
+__all__ = ["Heard", "Speaker"]
+
+Heard = tuple[list[int], torch.Tensor]
+"""A turn: the text's ids and the codes [K, T]."""
 
 
 class Speaker:
@@ -34,9 +37,9 @@ class Speaker:
     def __init__(self, model: Path, codec: Path, *, temperature: float) -> None:
         checkpoint = find_checkpoint(model)
         config = checkpoint.config
-        self._network = load_network(checkpoint, device=torch.device("cpu")).eval()
-        self._tokenizer = Tokenizer(model / "tokenizer.json", vocab_size=config.text_vocab_size)
-        self._codec = load_codec(
+        self.network = load_network(checkpoint, device=torch.device("cpu")).eval()
+        self.tokenizer = Tokenizer(model / "tokenizer.json", vocab_size=config.text_vocab_size)
+        self.codec = load_codec(
             codec / "codec.safetensors",
             codec / "codec.json",
             n_codebooks=config.n_codebooks,
@@ -56,23 +59,37 @@ class Speaker:
         Yields:
             Of each utterance the codec's codes and the model's, both int64 [K, T].
         """
-        before: dict[str, tuple[list[int], torch.Tensor]] = {}
+        before: dict[str, Heard] = {}
         for text, voice, sound in zip(texts, voices, sounds, strict=True):
-            ids = self._tokenizer.encode(spoken_text(0, text))
-            codes = self._codec.encode(sound)
+            ids = self.tokenizer.encode(spoken_text(0, text))
+            codes = self.codec.encode(sound)
             context = [before[voice]] if voice in before else []
             yield codes, self._redrawn(context, ids, codes)
             before[voice] = ids, codes
 
-    def _redrawn(
-        self, context: list[tuple[list[int], torch.Tensor]], ids: list[int], codes: torch.Tensor
+    def states_before_frames(
+        self, context: list[Heard], ids: list[int], codes: torch.Tensor, *, hears_itself: bool = True
     ) -> torch.Tensor:
+        """The backbone's hidden states from which each frame is predicted, [T, D].
+
+        Args:
+            context: text ids and codes [K, T] of the turns before.
+            ids: of the text that is said.
+            codes: int64 [K, T], what is said.
+            hears_itself: else codebook 0 alone is heard of what is said.
+        """
         prompt = prompt_rows(context, ids, len(codes))
-        rows = torch.cat([prompt[: len(prompt) - len(ids)], segment_rows(ids, codes)])
-        hidden = self._network.hidden_states(rows[None])[0, len(prompt) - 1 :][: codes.shape[1]]
+        said = segment_rows(ids, codes)
+        if not hears_itself:
+            said[len(ids) : -1, 1:-1] = -1
+        rows = torch.cat([prompt[: len(prompt) - len(ids)], said])
+        return self.network.hidden_states(rows[None])[0, len(prompt) - 1 :][: codes.shape[1]]
+
+    def _redrawn(self, context: list[Heard], ids: list[int], codes: torch.Tensor) -> torch.Tensor:
+        hidden = self.states_before_frames(context, ids, codes)
         drawn = codes.T.clone()
         for codebook in range(1, len(codes)):
             # Codes from `codebook` on are still the true ones; attention is causal and does not see them.
-            logits = self._network.depth_logits(hidden, drawn)[:, codebook - 1]
+            logits = self.network.depth_logits(hidden, drawn)[:, codebook - 1]
             drawn[:, codebook] = torch.multinomial((logits / self._temperature).softmax(-1), 1)[:, 0]
         return drawn.T
