@@ -6,6 +6,7 @@ kind of CPU; bounds leave room for another kind's rounding. How good the voice i
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,10 +24,13 @@ from csm_repl.settings import load_settings
 from csm_repl.studio import Studio
 from csm_repl.studio.load import open_studio
 from tests.studio.conftest import of_type, say
+from tools.demo_voice.context import measure
 from tools.demo_voice.recognise import recognise, word_errors
 from tools.demo_voice.redraw import Speaker
+from tools.demo_voice.similarity import features
 
 REFERENCES = Path(__file__).parent.parent / "references"
+CLIPS = {"ada": REFERENCES / "reference-ada.wav", "ben": REFERENCES / "reference1-ben.wav"}
 SENTENCES = (
     "Good morning, my old friend.",
     "There are seven green bottles on the table.",
@@ -58,6 +62,13 @@ def _error_rate(texts: list[str], sounds: list[torch.Tensor]) -> float:
     return sum(wrong for wrong, _ in counts) / sum(words for _, words in counts)
 
 
+def _whose(path: Path) -> str:
+    """Which example voice a take is nearer to in pitch: Ada's is 170 Hz, Ben's 100 Hz."""
+    pitch = {name: features(_sound(clip))[-1] for name, clip in CLIPS.items()}
+    take = features(_sound(path))[-1]
+    return min(pitch, key=lambda name: float((pitch[name] - take).abs()))
+
+
 def test_the_package_holds_a_whole_model_of_at_most_30_mb() -> None:
     files = find_model("demo", offline=True)
     assert files.folder == builtin_folder()
@@ -78,6 +89,32 @@ def test_takes_are_understood_and_end_by_themselves(open_demo: Open) -> None:
     assert _error_rate(list(SENTENCES), sounds) < 0.75
     shuffled = [*SENTENCES[1:], SENTENCES[0]]
     assert _error_rate(shuffled, sounds) > 0.9
+
+
+def test_each_speaker_has_the_voice_of_his_reference(open_demo: Open) -> None:
+    studio = open_demo()
+    right = 0
+    for sentence in SENTENCES:
+        for speaker, separator in ((0, ""), (1, "||")):
+            [done] = of_type(say(studio, separator + sentence), LineDone)
+            right += _whose(done.file) == ("ada", "ben")[speaker]
+            studio.clear()
+    assert right >= 0.8 * 2 * len(SENTENCES)
+
+
+def test_a_speakers_voice_changes_with_his_reference(open_demo: Open, tmp_path: Path) -> None:
+    swapped = tmp_path / "swapped"
+    swapped.mkdir()
+    for old, new in (("reference1-ben", "reference"), ("reference-ada", "reference1")):
+        for suffix in (".wav", ".txt"):
+            shutil.copy(REFERENCES / f"{old}{suffix}", swapped / f"{new}{suffix}")
+    studio = open_demo(references=str(swapped))
+    right = 0
+    for sentence in SENTENCES:
+        [done] = of_type(say(studio, sentence), LineDone)
+        right += _whose(done.file) == "ben"
+        studio.clear()
+    assert right >= 0.8 * len(SENTENCES)
 
 
 def test_streamed_sound_is_the_whole_decoded_at_once(open_demo: Open) -> None:
@@ -104,16 +141,20 @@ def test_max_seconds_cuts_a_take(open_demo: Open) -> None:
     assert done.seconds <= 0.8
 
 
-def test_a_conversation_beyond_the_context_is_understood_to_its_end(open_demo: Open) -> None:
+def test_a_conversation_beyond_the_context_keeps_its_words_and_voices(open_demo: Open) -> None:
     studio = open_demo()
-    sounds = []
+    files = []
     for number in range(40):
-        [done] = of_type(say(studio, SENTENCES[number % len(SENTENCES)]), LineDone)
+        separator = ("", "||")[number % 2]
+        [done] = of_type(say(studio, separator + SENTENCES[number % len(SENTENCES)]), LineDone)
         assert done.turns[0].ended == "end"
-        sounds.append(_sound(done.file))
+        files.append(done.file)
     assert studio.context_used <= studio.engine.max_positions
-    last = [SENTENCES[number % len(SENTENCES)] for number in range(34, 40)]
-    assert _error_rate(last, sounds[34:]) < 0.75
+    last = range(34, 40)
+    texts = [SENTENCES[number % len(SENTENCES)] for number in last]
+    assert _error_rate(texts, [_sound(files[number]) for number in last]) < 0.75
+    right = [_whose(files[number]) == ("ada", "ben")[number % 2] for number in last]
+    assert sum(right) >= 0.8 * len(last)
 
 
 @pytest.mark.parametrize("mode", ["int8", "int4"])
@@ -149,3 +190,22 @@ def test_redrawn_codes_keep_what_is_said_and_follow_the_model() -> None:
     assert torch.equal(drawn, again)
     agreement = (drawn[1:] == own[1:]).double().mean()
     assert 0.05 < agreement < 0.9
+
+
+def test_the_context_tool_sees_that_the_own_voice_and_number_help() -> None:
+    utterances = {
+        name: {
+            "voice": name, "folder": REFERENCES, "audio": clip.name,
+            "text": clip.with_suffix(".txt").read_text().strip(),
+        }
+        for name, clip in CLIPS.items()
+    }  # fmt: skip
+    others = {f"none-{n}": utterances["ben"] for n in range(3)}
+    speaker = Speaker(builtin_folder(), builtin_folder(), temperature=1.0)
+    found = measure(
+        speaker, [utterances["ada"]], {"ada": utterances["ada"], **others, "other": utterances["ben"]}
+    )
+    assert found["own voice"][2] < found["another voice"][2]
+    assert (
+        found["another, then own"][2] < found["own under the other's number, then another under its own"][2]
+    )
