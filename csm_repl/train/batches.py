@@ -171,9 +171,9 @@ def lay_out(
 
 
 def _speaker_at(tokenizer: Tokenizer) -> int:
-    """Where in a turn's ids the speaker's number begins."""
+    """Where in a turn's ids the speaker's number begins; 0 if the tokenizer knows no digits."""
     zero, one = (tokenizer.encode(spoken_text(speaker, "")) for speaker in (0, 1))
-    return next(place for place, (a, b) in enumerate(zip(zero, one, strict=False)) if a != b)
+    return next((place for place, (a, b) in enumerate(zip(zero, one, strict=False)) if a != b), 0)
 
 
 def _problem(item: Item, n_positions: int, config: ModelConfig, learnt: Learnt) -> tuple[str, str] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -64,6 +65,16 @@ def test_frames_know_who_speaks_and_whether_he_spoke_before(
     found = zip(batch.returns[0].tolist(), batch.speaker_ids[0].tolist(), strict=True)
     assert list(found) == expected
     assert not batch.returns[1].any()
+
+
+def test_a_tokenizer_without_digits_can_be_learnt_with(tokenizer_file: Path, config: ModelConfig) -> None:
+    class Letters(Tokenizer):
+        def encode(self, text: str) -> tuple[int, ...]:
+            return super().encode("".join(c for c in text if not c.isdigit()))
+
+    letters = Letters(tokenizer_file, vocab_size=300)
+    batch = laid_out([conversation()], letters, config).sequence(0)
+    assert len(batch.speaker_ids.unique()) == 2, "nobody's and everybody's"
 
 
 def test_frames_and_end_rows_of_learnt_turns_are_targets(tokenizer: Tokenizer, config: ModelConfig) -> None:
