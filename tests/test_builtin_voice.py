@@ -86,7 +86,7 @@ def test_takes_are_understood_and_end_by_themselves(open_demo: Open) -> None:
         assert 0.5 < done.seconds < 6.0
         sounds.append(_sound(done.file))
     # What is not understood at all has a rate of 1 and more.
-    assert _error_rate(list(SENTENCES), sounds) < 0.75
+    assert _error_rate(list(SENTENCES), sounds) < 0.6
     shuffled = [*SENTENCES[1:], SENTENCES[0]]
     assert _error_rate(shuffled, sounds) > 0.9
 
@@ -152,7 +152,7 @@ def test_a_conversation_beyond_the_context_keeps_its_words_and_voices(open_demo:
     assert studio.context_used <= studio.engine.max_positions
     last = range(34, 40)
     texts = [SENTENCES[number % len(SENTENCES)] for number in last]
-    assert _error_rate(texts, [_sound(files[number]) for number in last]) < 0.75
+    assert _error_rate(texts, [_sound(files[number]) for number in last]) < 0.6
     right = [_whose(files[number]) == ("ada", "ben")[number % 2] for number in last]
     assert sum(right) >= 0.8 * len(last)
 
@@ -161,7 +161,7 @@ def test_a_conversation_beyond_the_context_keeps_its_words_and_voices(open_demo:
 def test_quantised_weights_are_understood_too(open_demo: Open, mode: str) -> None:
     studio = open_demo(quantize=mode)
     sounds = [_sound(of_type(say(studio, sentence), LineDone)[0].file) for sentence in SENTENCES]
-    assert _error_rate(list(SENTENCES), sounds) < 0.8
+    assert _error_rate(list(SENTENCES), sounds) < 0.6
 
 
 def test_a_newcomer_without_csm_1b_is_told_so_and_hears_the_built_in_voice(tmp_path: Path) -> None:
