@@ -28,7 +28,7 @@ class Losses:
     depth: torch.Tensor
     """Mean cross entropy of codebooks 1..K-1 on the chosen frames, float32 []."""
     speaker: torch.Tensor
-    """Mean cross entropy of the speaker's number on every frame, float32 []."""
+    """Mean cross entropy of the speaker's number on every frame, float32 []; 0 where it was not asked for."""
     n_right: torch.Tensor
     """Frames whose codebook 0 was the likeliest, int64 []."""
     n_frames: int
@@ -84,8 +84,9 @@ def frame_losses(
     *,
     heard: torch.Tensor | None = None,
     depth_chunk: int | None = None,
+    with_speaker: bool = False,
 ) -> Losses:
-    """Both losses of a batch.
+    """The losses of a batch.
 
     Args:
         network: the model.
@@ -93,6 +94,7 @@ def frame_losses(
         chosen: indices into the batch's target frames, in reading order, for the depth decoder.
         heard: what the backbone is given in place of the batch's rows (`hide_frames`, `hide_voices`).
         depth_chunk: frames the depth decoder is given at once, to bound memory where no gradient is kept.
+        with_speaker: the speaker's loss is wanted too.
     """
     learnt = batch.targets[:, 1:]
     rows = batch.rows if heard is None else heard
@@ -109,7 +111,9 @@ def frame_losses(
         wanted = codes[part, 1:]
         depth = depth + F.cross_entropy(depth_logits.flatten(0, 1).float(), wanted.flatten(), reduction="sum")
     depth = depth / (len(chosen) * (network.n_codebooks - 1))
-    speaker = _speaker_loss(network, early, batch.speaker_ids[:, :-1])
+    speaker = torch.zeros((), device=hidden.device)
+    if with_speaker:
+        speaker = _speaker_loss(network, early, batch.speaker_ids[:, :-1])
     return Losses(backbone, depth, speaker, n_right, len(codes), len(chosen))
 
 

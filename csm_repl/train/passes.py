@@ -66,13 +66,17 @@ class Passes:
                 heard = hide_voices(batch, options.voice_dropout, generator)
                 heard = hide_frames(heard, options.frame_dropout, generator)
                 with self._autocast():
-                    losses = frame_losses(network, batch, part, heard=heard)
+                    losses = frame_losses(
+                        network, batch, part, heard=heard, with_speaker=options.speaker_weight > 0
+                    )
                 backbone = losses.backbone * (losses.n_frames / total.n_frames)
                 depth = losses.depth * (losses.n_chosen / n_chosen)
-                loss = options.backbone_weight * backbone + options.depth_weight * depth
-                if options.speaker_weight > 0:
-                    loss = loss + options.speaker_weight * losses.speaker / len(batches)
-                loss.backward()
+                speaker = losses.speaker / len(batches)
+                (
+                    options.backbone_weight * backbone
+                    + options.depth_weight * depth
+                    + options.speaker_weight * speaker
+                ).backward()
                 total.backbone += float(backbone.detach())
                 total.depth += float(depth.detach())
                 total.accuracy += int(losses.n_right) / total.n_frames

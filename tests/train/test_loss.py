@@ -33,7 +33,7 @@ def batch(tokenizer: Tokenizer, config: ModelConfig) -> Batch:
 def losses_of(network: TrainableCSM, batch: Batch, chosen: torch.Tensor | None = None) -> Losses:
     if chosen is None:
         chosen = torch.arange(batch.n_targets)
-    return frame_losses(network, batch, chosen)
+    return frame_losses(network, batch, chosen, with_speaker=True)
 
 
 @torch.no_grad()

@@ -61,7 +61,8 @@ def test_the_speakers_loss_is_added_as_often_as_its_weight_says(
     with_speaker = gradients(network, batches, replace(PLAIN, speaker_weight=0.25))
     network.zero_grad(set_to_none=True)
     for batch in batches:
-        (frame_losses(network, batch, torch.arange(1)).speaker * 0.25 / len(batches)).backward()
+        losses = frame_losses(network, batch, torch.arange(1), with_speaker=True)
+        (losses.speaker * 0.25 / len(batches)).backward()
     for name, parameter in network.named_parameters():
         added = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         torch.testing.assert_close(with_speaker[name] - plain[name], added, rtol=1e-3, atol=1e-6)
