@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from csm_repl.engine import spoken_text
 from tools.demo_voice.redraw import Heard, Speaker
-from tools.demo_voice.score import Utterance, read_corpus, references_of, sound
+from tools.demo_voice.score import Utterance, another_voice, read_corpus, references_of, sound
 
 SAYS, OTHER = 3, 7
 CONTEXTS = {
@@ -47,8 +47,7 @@ def measure(
 
     sums = {name: [0.0] * len(COLUMNS) for name in CONTEXTS}
     for test in tests:
-        # Four further on is another flite voice, in another size.
-        voices = {"own": test["voice"], "another": names[(names.index(test["voice"]) + 4) % len(names)]}
+        voices = {"own": test["voice"], "another": another_voice(names, test["voice"])}
         codes = speaker.codec.encode(sound(test))
         ids = speaker.tokenizer.encode(spoken_text(SAYS, test["text"]))
         for name, turns in CONTEXTS.items():

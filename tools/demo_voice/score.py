@@ -56,6 +56,11 @@ def references_of(utterances: list[Utterance]) -> dict[str, Utterance]:
     }
 
 
+def another_voice(names: list[str], voice: str) -> str:
+    """Of the sorted names the one four further on: another flite voice, in another size."""
+    return names[(names.index(voice) + 4) % len(names)]
+
+
 def sound(utterance: Utterance) -> torch.Tensor:
     samples, _ = soundfile.read(utterance["folder"] / utterance["audio"], dtype="float32")
     return torch.from_numpy(samples)
@@ -98,8 +103,7 @@ class Scorer:
         texts = [u["text"] for u in self.tests]
         own = [u["voice"] for u in self.tests]
         names = sorted(self.references)
-        # Four further on is another flite voice, in another size.
-        other = [names[(names.index(voice) + 4) % len(names)] for voice in own]
+        other = [another_voice(names, voice) for voice in own]
         kinds = {"": (own, [[voice] for voice in own])}
         if not own_only:
             kinds[", reference swapped"] = (other, [[voice] for voice in other])
