@@ -19,7 +19,7 @@ ALPHABET = " abcdefghijklmnopqrstuvwxyz0123456789'\",.?!;:-()[]"
 TEXT_VOCAB_SIZE = 512
 """Pieces of words, so that a piece is about as long as a frame or two and the text costs few positions."""
 MAX_POSITIONS = 512
-"""The corpus's conversations have up to 332; far beyond them the model is not understood."""
+"""The corpus's conversations have up to 433; far beyond them the model is not understood."""
 BOS, EOS, UNKNOWN = "<|begin_of_text|>", "<|end_of_text|>", "<|unknown|>"
 
 
