@@ -24,7 +24,7 @@ from bench.parts import MODES, BenchmarkParser, measure_parts, succeeded
 from bench.peers import ours
 from bench.peers.base import Job, clock
 from bench.report import print_machine, print_table, write_results
-from csm_repl.engine import SamplingOptions, open_engine, prompt_rows
+from csm_repl.engine import SamplingOptions, open_engine, build_prompt
 
 PEERS = ("cached", "uncached", "transformers")
 
@@ -41,7 +41,7 @@ def our_turns(job: Job, n_turns: int, n_text: int, *, cached: bool) -> Turns:
     turns: Turns = []
     for number in range(n_turns):
         ids = torch.randint(job.config.text_vocab_size, (n_text,), generator=generator).tolist()
-        rows = prompt_rows(context, ids, job.config.n_codebooks)
+        rows = build_prompt(context, ids, job.config.n_codebooks)
         if not cached:
             engine.forget()
         started = clock(job.device)

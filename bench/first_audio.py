@@ -26,7 +26,7 @@ from bench.peers import ours
 from bench.peers.base import Job, clock
 from bench.report import print_machine, print_table, write_results
 from csm_repl.codec import Codec
-from csm_repl.engine import Engine, SamplingOptions, open_engine, text_rows
+from csm_repl.engine import Engine, SamplingOptions, open_engine, text_positions
 
 
 def first_audio(
@@ -39,7 +39,7 @@ def first_audio(
     frames_s, audio_s = [], []
     for number in range(1 + rounds):
         ids = torch.randint(job.config.text_vocab_size, (n_text,), generator=generator).tolist()
-        rows = torch.cat([context, text_rows(ids, job.config.n_codebooks)])
+        rows = torch.cat([context, text_positions(ids, job.config.n_codebooks)])
         if cached:
             engine.next_logits(context)
         else:

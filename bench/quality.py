@@ -31,7 +31,7 @@ import torch
 from bench.machine import machine_facts
 from bench.models import RANDOM_FOLDER, random_model
 from bench.report import print_machine, write_results
-from csm_repl.engine import Engine, SamplingOptions, audio_rows, prompt_rows, spoken_text
+from csm_repl.engine import Engine, SamplingOptions, frame_positions, build_prompt, spoken_text
 from csm_repl.model.checkpoint import Checkpoint, find_checkpoint, load_csm
 from csm_repl.model.csm import CSM
 from csm_repl.model.hub import find_companions
@@ -163,9 +163,9 @@ def prompt(folder: Path, checkpoint: Checkpoint, arguments: argparse.Namespace) 
         n_random = RANDOM_CONTEXT if arguments.model is None and not context else 0
     generator = torch.Generator().manual_seed(arguments.seed)
     shape = (config.n_codebooks, n_random)
-    noise = audio_rows(torch.randint(config.audio_vocab_size, shape, generator=generator))
+    noise = frame_positions(torch.randint(config.audio_vocab_size, shape, generator=generator))
     ids = tokenizer.encode(spoken_text(arguments.speaker, arguments.text))
-    return torch.cat([noise, prompt_rows(context, ids, config.n_codebooks)])
+    return torch.cat([noise, build_prompt(context, ids, config.n_codebooks)])
 
 
 def print_table(results: dict[str, dict[str, Any]]) -> None:

@@ -23,7 +23,7 @@ import torch
 
 from csm_repl.audio import open_sink
 from csm_repl.codec import Codec, chunk_sizes, load_codec
-from csm_repl.engine import Engine, SamplingOptions, open_engine, prompt_rows, spoken_text
+from csm_repl.engine import Engine, SamplingOptions, open_engine, build_prompt, spoken_text
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.device import choose_placement
 from csm_repl.model.hub import DEFAULT_MODEL, find_model
@@ -148,7 +148,7 @@ class Generator:
             (self._tokenizer.encode(spoken_text(item.speaker, item.text)), self._encode(item.audio))
             for item in context
         ]
-        rows = prompt_rows(segments, ids, self._engine.n_codebooks)
+        rows = build_prompt(segments, ids, self._engine.n_codebooks)
         if len(rows) >= self._engine.max_positions:
             raise ValueError(
                 f"Text and context take {len(rows)} of the model's {self._engine.max_positions} positions: "

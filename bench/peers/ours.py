@@ -14,7 +14,7 @@ from bench.peers.base import (
     random_noise,
     random_prompt,
 )
-from csm_repl.engine import Engine, Generation, SamplingOptions, audio_rows, text_rows
+from csm_repl.engine import Engine, Generation, SamplingOptions, frame_positions, text_positions
 from csm_repl.model.config import ModelConfig
 from csm_repl.model.csm import CSM
 from csm_repl.model.quantize import choose_kernels, empty_csm, is_quantized, quantize_parameter
@@ -59,7 +59,7 @@ def run(job: Job) -> Take:
 def prompt(job: Job) -> torch.Tensor:
     """The job's context as rows [S, K + 1]."""
     codes, ids = random_prompt(job)
-    return torch.cat([audio_rows(codes.T), text_rows(ids.tolist(), job.config.n_codebooks)])
+    return torch.cat([frame_positions(codes.T), text_positions(ids.tolist(), job.config.n_codebooks)])
 
 
 def start(model: CSM, job: Job) -> Generation:

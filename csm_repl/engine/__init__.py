@@ -1,35 +1,38 @@
-"""Inference: prompt layout, sampling, prefix cache, frames; takes one by one or side by side."""
+"""Inference: prompt layout, sampling, prefix cache, and one engine that makes the frames of all takes."""
 
-from csm_repl.engine.batch import BatchEngine, BatchItem, BatchRun, RowEnded, RowFrame, RowGeneration
 from csm_repl.engine.ceiling import ceiling_seconds, expected_seconds
-from csm_repl.engine.engine import Engine, EngineStats, Generation, PromptTooLongError, new_sampler
-from csm_repl.engine.graphs import AnyEngine, open_batch_engine, open_engine
-from csm_repl.engine.prompt import audio_rows, end_row, prompt_rows, segment_rows, spoken_text, text_rows
-from csm_repl.engine.sampling import Sampler, SamplingOptions
+from csm_repl.engine.core import Engine, EngineStats
+from csm_repl.engine.graphs import open_engine
+from csm_repl.engine.prompt import (
+    build_prompt,
+    end_position,
+    frame_positions,
+    segment_positions,
+    spoken_text,
+    text_positions,
+)
+from csm_repl.engine.request import Ended, Finished, Frame, PromptTooLongError, TakeRequest
+from csm_repl.engine.sampling import SamplingOptions, TakeNoise
+from csm_repl.engine.take import Generation
 
 __all__ = [
-    "AnyEngine",
-    "BatchEngine",
-    "BatchItem",
-    "BatchRun",
+    "Ended",
     "Engine",
     "EngineStats",
+    "Finished",
+    "Frame",
     "Generation",
     "PromptTooLongError",
-    "RowEnded",
-    "RowFrame",
-    "RowGeneration",
-    "Sampler",
     "SamplingOptions",
-    "audio_rows",
+    "TakeNoise",
+    "TakeRequest",
+    "build_prompt",
     "ceiling_seconds",
-    "end_row",
+    "end_position",
     "expected_seconds",
-    "new_sampler",
-    "open_batch_engine",
+    "frame_positions",
     "open_engine",
-    "prompt_rows",
-    "segment_rows",
+    "segment_positions",
     "spoken_text",
-    "text_rows",
+    "text_positions",
 ]

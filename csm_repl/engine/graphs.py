@@ -13,28 +13,24 @@ import functools
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import torch
 
-from csm_repl.engine.batch import BatchEngine
-from csm_repl.engine.engine import Engine
-from csm_repl.engine.lagged import LaggedEngine
+from csm_repl.engine.core import Engine
 from csm_repl.engine.step import FrameStep, MakeRunner, Runner
 from csm_repl.model.csm import CSM
 from csm_repl.model.device import out_of_memory
 from csm_repl.model.transformer import KVCache, StepLayer, step_layer
 
 __all__ = [
-    "AnyEngine",
     "CudaGraph",
     "Graph",
     "GraphRunner",
     "buckets",
     "compiled_layer",
-    "open_batch_engine",
     "open_engine",
 ]
 
@@ -43,12 +39,10 @@ WARM_UPS = 3
 """Runs before a recording: libraries choose kernels and reserve memory in their first ones."""
 
 SHAPES = 64
-"""Kinds of blocks that may be compiled: buckets, numbers of rows and both transformers multiply."""
+"""Kinds of blocks that may be compiled: buckets, numbers of slots and both transformers multiply."""
 
 log = logging.getLogger(__name__)
 
-AnyEngine = Engine | BatchEngine
-_E = TypeVar("_E", bound=AnyEngine)
 Say = Callable[[str], None]
 
 
@@ -98,7 +92,8 @@ class GraphRunner:
         record: makes a graph of a function.
     """
 
-    fixed_rows = True
+    runs_ahead = True
+    runs_all = True
 
     def __init__(self, step: FrameStep, record: Record) -> None:
         self.step = step
@@ -117,17 +112,17 @@ class GraphRunner:
             with torch.inference_mode():
                 self._draw = self._record_draw()
 
-    def advance(self, n_seen: int, n_rows: int) -> None:
+    def advance(self, slots: Sequence[int], n_seen: int) -> None:
         self._advances[next(size for size in self._buckets if size >= n_seen)].replay()
 
-    def draw(self, n_rows: int) -> None:
+    def draw(self, slots: Sequence[int]) -> None:
         self._draw.replay()
 
     def _record_draw(self) -> Graph:
-        return self._record(lambda: self.step.draw(self.step.n_rows))
+        return self._record(lambda: self.step.draw(range(self.step.n_slots)))
 
     def _record_advance(self, n_seen: int) -> Graph:
-        return self._record(lambda: self.step.advance(n_seen, self.step.n_rows))
+        return self._record(lambda: self.step.advance(range(self.step.n_slots), n_seen))
 
 
 def compiled_layer(cache_dir: Path | None = None) -> StepLayer:
@@ -140,50 +135,40 @@ def compiled_layer(cache_dir: Path | None = None) -> StepLayer:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir / "compiled"))
     import torch._dynamo.config as dynamo
 
-    # Every bucket, number of rows and transformer has its own shapes; at the limit torch goes on uncompiled.
+    # Every bucket, number of slots and transformer has its own shapes; at the limit torch goes on uncompiled.
     dynamo.recompile_limit = max(dynamo.recompile_limit, SHAPES)
     return torch.compile(step_layer, dynamic=False)
 
 
 def open_engine(
-    model: CSM, *, compile: bool = False, cache_dir: Path | None = None, say: Say = lambda _: None
+    model: CSM,
+    n_slots: int = 1,
+    *,
+    compile: bool = False,
+    cache_dir: Path | None = None,
+    say: Say = lambda _: None,
 ) -> Engine:
     """The engine for the model's device: graphs on CUDA, eager PyTorch elsewhere and where they fail.
 
     Args:
         model: loaded.
+        n_slots: how many takes are made at a time.
         compile: whether the blocks are compiled before they are recorded; for CUDA only.
         cache_dir: where compiled code is kept.
         say: receives a sentence on what was prepared, or on why it could not be.
-    """
-    if model.device.type != "cuda":
-        return Engine(model)
-    engine = _first_that_works(lambda make: LaggedEngine(model, make), compile, cache_dir, say)
-    return engine or Engine(model)
-
-
-def open_batch_engine(
-    model: CSM,
-    n_rows: int,
-    *,
-    compile: bool = False,
-    cache_dir: Path | None = None,
-    say: Say = lambda _: None,
-) -> BatchEngine:
-    """As `open_engine`, for `n_rows` takes side by side.
 
     Raises:
-        OutOfMemoryError: the device has no room for so many rows.
+        OutOfMemoryError: the device has no room for so many slots.
     """
     if model.device.type != "cuda":
-        return BatchEngine(model, n_rows)
-    engine = _first_that_works(lambda make: BatchEngine(model, n_rows, make), compile, cache_dir, say)
-    return engine or BatchEngine(model, n_rows)
+        return Engine(model, n_slots)
+    engine = _first_that_works(lambda make: Engine(model, n_slots, make), compile, cache_dir, say)
+    return engine or Engine(model, n_slots)
 
 
 def _first_that_works(
-    build: Callable[[MakeRunner], _E], compile: bool, cache_dir: Path | None, say: Say
-) -> _E | None:
+    build: Callable[[MakeRunner], Engine], compile: bool, cache_dir: Path | None, say: Say
+) -> Engine | None:
     """Compiled graphs, then graphs; None: neither, and every failure but want of memory was said."""
     for compiled in (True, False) if compile else (False,):
         run = compiled_layer(cache_dir) if compiled else None

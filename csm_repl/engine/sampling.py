@@ -1,4 +1,9 @@
-"""Choosing a code from logits, on the device and with a generator of its own."""
+"""Choosing codes from logits, on the device, with noise that comes from a take's seed alone.
+
+`argmax(p / e)` with exponential noise `e` draws from `p`; in logarithms that is `argmax(logits + g)` with
+Gumbel noise `g = -log(e)`, which needs no softmax. Only the top k logits get noise, and the noise of a whole
+frame is drawn at once.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Sampler", "SamplingOptions"]
+__all__ = ["SamplingOptions", "TakeNoise", "gumbel", "pick_codes"]
 
 
 @dataclass(frozen=True)
@@ -29,39 +34,28 @@ class SamplingOptions:
         return self.temperature == 0 or self.top_k == 1
 
 
-class Sampler:
-    """Draws the codes of one take; its noise comes from one seed and nothing else.
+class TakeNoise:
+    """The noise of one take, frame by frame; it neither uses nor changes the global random state.
 
-    `argmax(p / e)` with exponential noise `e` draws from `p`; in logarithms that is
-    `argmax(logits + g)` with Gumbel noise `g = -log(e)`, which needs no softmax. Only the top k logits get
-    noise, and the noise of a whole frame is drawn at once.
+    Args:
+        options: how codes are drawn; greedy ones use no noise.
+        seed: of the take.
+        n_codebooks: K.
+        vocab_size: codes of a codebook.
+        device: where the noise is drawn. Devices draw different noise from one seed.
     """
 
     def __init__(
         self, options: SamplingOptions, *, seed: int, n_codebooks: int, vocab_size: int, device: torch.device
     ) -> None:
         self.options = options
-        self._k = min(options.top_k, vocab_size)
-        self._shape = (n_codebooks, self._k)
-        self._generator = torch.Generator(device=device).manual_seed(seed)
-        self._noise = torch.empty(self._shape, dtype=torch.float32, device=device)
-
-    @property
-    def k(self) -> int:
+        self.k = min(options.top_k, vocab_size)
         """Codes of a codebook that get noise."""
-        return self._k
-
-    def next_frame(self) -> None:
-        """Draws the noise of a new frame; must be called before its first `pick`."""
-        if not self.options.greedy:
-            # Noise times temperature orders the codes as logits divided by temperature do.
-            self.next_exponential().log_().mul_(-self.options.temperature)
+        self._generator = torch.Generator(device=device).manual_seed(seed)
+        self._noise = torch.empty(n_codebooks, self.k, dtype=torch.float32, device=device)
 
     def next_exponential(self) -> torch.Tensor:
-        """Exponential noise [K, k] of a new frame, for a step that does the rest. The next draw replaces it.
-
-        Greedy options draw nothing and must not ask.
-        """
+        """Exponential noise [K, k] of a new frame. The next call replaces it."""
         return self._noise.exponential_(generator=self._generator)
 
     def state(self) -> torch.Tensor:
@@ -69,14 +63,20 @@ class Sampler:
         return self._generator.get_state()
 
     def restore(self, state: torch.Tensor) -> None:
-        """Takes back what was drawn since: the next frame gets that noise."""
+        """Puts back what was drawn since: the next frame gets that noise."""
         self._generator.set_state(state)
 
-    def pick(self, logits: torch.Tensor, codebook: int) -> torch.Tensor:
-        """Logits [V] of a codebook -> chosen code, int64 []; no host synchronisation."""
-        if self.options.greedy:
-            return logits.argmax()
-        top, codes = torch.topk(logits, self._k)
-        choice = (top + self._noise[codebook]).argmax()
-        # Indexing with a tensor would read it back to the host.
-        return codes.take(choice)
+
+def gumbel(exponential: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
+    """Exponential noise [B, K, k] -> what is added to the logits, for temperatures [B].
+
+    Noise times temperature orders the codes as logits divided by temperature do.
+    """
+    return exponential.log() * -temperature[:, None, None]
+
+
+def pick_codes(logits: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """Logits [B, V] and noise [B, k] for the k largest of each -> codes int64 [B]; reads nothing back."""
+    top, codes = torch.topk(logits, noise.shape[1])
+    choice = (top + noise).argmax(1, keepdim=True)
+    return codes.gather(1, choice)[:, 0]

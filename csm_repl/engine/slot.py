@@ -1,4 +1,4 @@
-"""One row of a key/value cache, and the prompt rows that its positions hold.
+"""One slot of a key/value cache, and what its positions hold.
 
 Positions from `n_cached` on may hold anything, so an exception or a Ctrl-C at any point leaves a valid slot:
 the count is raised only after a pass is complete.
@@ -11,10 +11,7 @@ import torch
 from csm_repl.model.csm import CSM
 from csm_repl.model.transformer import KVCache
 
-__all__ = ["PREFILL_CHUNK", "Slot"]
-
-PREFILL_CHUNK = 256
-"""Positions a prefill pass runs at most: bounds its memory, and Ctrl-C is heard between passes."""
+__all__ = ["Slot"]
 
 
 class Slot:
@@ -22,59 +19,56 @@ class Slot:
 
     Args:
         model: runs the passes.
-        cache: of one row.
+        cache: of one slot.
     """
 
     def __init__(self, model: CSM, cache: KVCache) -> None:
         self._model = model
         self.cache = cache
-        self.rows = torch.empty(cache.n_positions, model.config.n_codebooks + 1, dtype=torch.int64)
+        self.held = torch.empty(cache.n_positions, model.config.n_codebooks + 1, dtype=torch.int64)
+        """What the positions hold, int64 [n_positions, K + 1]; valid before `n_cached`."""
         self.n_cached = 0
         """Positions whose keys and values are valid."""
 
-    def n_common(self, rows: torch.Tensor) -> int:
-        """How many rows at the beginning of `rows` [S, K + 1] are here already."""
-        n_common = min(self.n_cached, len(rows))
-        differs = (rows[:n_common] != self.rows[:n_common]).any(1).nonzero()
+    def n_common(self, prompt: torch.Tensor) -> int:
+        """How many positions at the beginning of `prompt` [S, K + 1] are here already."""
+        n_common = min(self.n_cached, len(prompt))
+        differs = (prompt[:n_common] != self.held[:n_common]).any(1).nonzero()
         return int(differs[0]) if len(differs) else n_common
 
-    def prefill(self, rows: torch.Tensor) -> tuple[torch.Tensor, int]:
-        """Hidden state [D] after `rows`, and how many positions had to be run for it."""
-        # The last row is run again when all are cached: its hidden state is not kept.
-        n_common = min(self.n_common(rows), len(rows) - 1)
-        self.n_cached = n_common
-        hidden = torch.empty(0)
-        for start in range(n_common, len(rows), PREFILL_CHUNK):
-            hidden = self._run(rows[start : start + PREFILL_CHUNK])
-        return hidden, len(rows) - n_common
+    def keep_common(self, prompt: torch.Tensor) -> int:
+        """Forgets what is not the beginning of `prompt`; how many positions of it have to be run.
 
-    def _run(self, rows: torch.Tensor) -> torch.Tensor:
-        """Appends rows [S, K + 1]; hidden state of the last one, [D]."""
+        The last one always has to: nobody keeps its hidden state.
+        """
+        self.n_cached = min(self.n_common(prompt), len(prompt) - 1)
+        return len(prompt) - self.n_cached
+
+    def prefill(self, prompt: torch.Tensor, n: int) -> torch.Tensor | None:
+        """Runs the next `n` positions of a prompt of which the slot holds the beginning.
+
+        Returns:
+            The hidden state [D] after the prompt, or None while positions are missing.
+        """
         start = self.n_cached
-        embeddings = self._model.embed(rows.to(self._model.device))
+        new = prompt[start : start + n]
+        embeddings = self._model.embed(new.to(self._model.device))
         hidden = self._model.run_backbone(embeddings, self.cache, start)
-        self.rows[start : start + len(rows)] = rows
-        self.n_cached = start + len(rows)
-        return hidden
+        self.held[start : start + len(new)] = new
+        self.n_cached = start + len(new)
+        return hidden if self.n_cached == len(prompt) else None
 
-    def append(self, codes: torch.Tensor, codes_host: torch.Tensor) -> torch.Tensor:
-        """Appends a frame, int64 [K] on the device and on the host; its hidden state [D]."""
-        position = self.n_cached
-        hidden = self._model.run_backbone(self._model.embed_frame(codes), self.cache, position)
-        self.note_frame(position, codes_host)
-        return hidden
-
-    def note_frame(self, position: int, codes_host: torch.Tensor) -> None:
+    def note_frame(self, position: int, codes: torch.Tensor) -> None:
         """Counts `position`, where a step has put the keys and values of a frame int64 [K]."""
-        self.rows[position, :-1] = codes_host
-        self.rows[position, -1] = -1
+        self.held[position, :-1] = codes
+        self.held[position, -1] = -1
         self.n_cached = position + 1
 
     def take_over(self, donor: Slot, n: int) -> None:
         """Makes the first `n` positions those of `donor`, which has them."""
         self.n_cached = 0
         self.cache.data[..., :n, :].copy_(donor.cache.data[..., :n, :])
-        self.rows[:n] = donor.rows[:n]
+        self.held[:n] = donor.held[:n]
         self.n_cached = n
 
     def free_position(self) -> int:

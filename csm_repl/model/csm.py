@@ -1,8 +1,7 @@
 """CSM: embeddings, backbone, depth decoder and heads, and the pass that makes one frame.
 
-A position is a row of `n_codebooks + 1` columns: audio codes first, the text id last, and -1 where a
-column does not count. Row `k * audio_vocab_size + c` of the audio embeddings belongs to code `c` of
-codebook `k`. Knows nothing about prompts, files or when a take ends.
+A position has `n_codebooks + 1` columns: audio codes first, the text id last, and -1 where a column does
+not count. Entry `k * audio_vocab_size + c` of the audio embeddings belongs to code `c` of codebook `k`.
 """
 
 from __future__ import annotations
@@ -21,9 +20,7 @@ from csm_repl.model.transformer import KVCache, StepLayer, Transformer, step_lay
 __all__ = ["CSM"]
 
 Pick = Callable[[torch.Tensor, int], torch.Tensor]
-"""Chooses a code: logits [V] and the codebook's number -> int64 [], without leaving the device."""
-PickRows = Callable[[torch.Tensor, int], torch.Tensor]
-"""The same for rows: logits [B, V] and the codebook's number -> int64 [B]."""
+"""Chooses codes: logits [B, V] and the codebook's number -> int64 [B], without leaving the device."""
 
 
 class CSM(nn.Module):
@@ -54,7 +51,7 @@ class CSM(nn.Module):
         return self.text_embeddings.dtype
 
     def prepare(self, *, native: bool = False) -> CSM:
-        """Makes what is derived from the config, rotary tables and the rows' offsets, and a GPU's kernels.
+        """Makes what follows from the config (rotary tables, the codebooks' offsets) and a GPU's kernels.
 
         Args:
             native: whether both transformers run few positions by the native kernels, which must be there
@@ -73,48 +70,30 @@ class CSM(nn.Module):
     def new_decoder_cache(self, *, batch_size: int = 1) -> KVCache:
         return self.decoder.new_cache(self.config.n_codebooks, dtype=self.dtype, batch_size=batch_size)
 
-    def embed(self, rows: torch.Tensor) -> torch.Tensor:
-        """Rows int64 [S, K + 1] (-1: does not count) -> summed embeddings [S, D]."""
+    def embed(self, positions: torch.Tensor) -> torch.Tensor:
+        """Positions int64 [S, K + 1] (-1: does not count) -> summed embeddings [S, D]."""
         assert self._offsets is not None, "prepare() has not been called"
-        codes, text = rows[:, :-1], rows[:, -1]
+        codes, text = positions[:, :-1], positions[:, -1]
         audio = F.embedding(codes.clamp_min(0) + self._offsets, self.audio_embeddings)
         audio = (audio * (codes >= 0).unsqueeze(-1)).sum(1)
         words = F.embedding(text.clamp_min(0), self.text_embeddings) * (text >= 0).unsqueeze(-1)
         return audio + words
-
-    def embed_frame(self, codes: torch.Tensor) -> torch.Tensor:
-        """Codes of one frame, int64 [K] -> summed embedding [1, D]."""
-        assert self._offsets is not None, "prepare() has not been called"
-        return F.embedding(codes + self._offsets, self.audio_embeddings).sum(0, keepdim=True)
 
     def run_backbone(self, embeddings: torch.Tensor, cache: KVCache, start: int) -> torch.Tensor:
         """Embeddings [S, D] at positions `start`... -> hidden state of the last one, [D]."""
         hidden: torch.Tensor = self.backbone(embeddings.unsqueeze(0), cache, start)
         return hidden[0, -1]
 
-    def make_frame(self, hidden: torch.Tensor, cache: KVCache, pick: Pick) -> torch.Tensor:
-        """One frame from the backbone's hidden state [D] -> codes int64 [K], all on the device.
-
-        The depth decoder sees the hidden state at position 0 and code k at position k + 1.
-        """
-        codes = [pick(self.codebook0_head(hidden), 0)]
-        x = torch.stack([hidden, self._depth_embedding(codes[0], 0)]).unsqueeze(0)
-        start = 0
-        for codebook in range(1, self.config.n_codebooks):
-            y = self.decoder(self.projection(x), cache, start)[0, -1:]
-            logits = torch.mm(y, self.audio_heads[codebook - 1])[0]
-            codes.append(pick(logits, codebook))
-            start += x.shape[1]
-            x = self._depth_embedding(codes[-1], codebook).view(1, 1, -1)
-        return torch.stack(codes)
-
     def embed_frames(self, codes: torch.Tensor) -> torch.Tensor:
-        """Codes of a frame per row, int64 [B, K] -> summed embeddings [B, D]."""
+        """Codes of B frames, int64 [B, K] -> summed embeddings [B, D]."""
         assert self._offsets is not None, "prepare() has not been called"
         return F.embedding(codes + self._offsets, self.audio_embeddings).sum(1)
 
-    def make_frames(self, hidden: torch.Tensor, cache: KVCache, pick: PickRows) -> torch.Tensor:
-        """As `make_frame` for rows: hidden states [B, D] -> codes int64 [B, K]."""
+    def make_frames(self, hidden: torch.Tensor, cache: KVCache, pick: Pick) -> torch.Tensor:
+        """A frame each from the backbone's hidden states [B, D] -> codes int64 [B, K], all on the device.
+
+        The depth decoder sees the hidden state at position 0 and code k at position k + 1.
+        """
         codes = [pick(self.codebook0_head(hidden), 0)]
         x = torch.stack([hidden, self._depth_embedding(codes[0], 0)], dim=1)
         start = 0
@@ -126,7 +105,7 @@ class CSM(nn.Module):
         return torch.stack(codes, dim=1)
 
     def make_frames_evenly(
-        self, hidden: torch.Tensor, cache: KVCache, pick: PickRows, run: StepLayer = step_layer
+        self, hidden: torch.Tensor, cache: KVCache, pick: Pick, run: StepLayer = step_layer
     ) -> torch.Tensor:
         """As `make_frames`, with every pass of the depth decoder in the same shapes.
 

@@ -1,7 +1,7 @@
 """A Llama-3 transformer made for generating one position at a time.
 
 Fused query/key/value and gate/up projections, grouped-query attention, key/value caches that are
-allocated once. Knows nothing about text, audio, sampling or files.
+allocated once.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ class KVCache:
     def n_bytes(self) -> int:
         return self.data.numel() * self.data.element_size()
 
-    def rows(self, first: int, n: int = 1) -> KVCache:
-        """The part of `n` rows of the batch; it shares their memory."""
+    def slots(self, first: int, n: int = 1) -> KVCache:
+        """The part of `n` slots of the batch; it shares their memory."""
         part = copy.copy(self)
         part.data = self.data.narrow(2, first, n)
         return part
@@ -163,9 +163,9 @@ class Layer(nn.Module):
         # [B, S, 2 * Hkv, Dh] -> [2, B, Hkv, S, Dh]
         written.copy_(kv.unflatten(2, (2, self.n_kv_heads)).permute(2, 0, 3, 1, 4))
         if n_new == 1:
-            # The heads of a group share keys and see all of them: they are rows of one small product.
-            rows = q.reshape(n_batch, self.n_kv_heads, self.group, self.head_dim)
-            y = F.scaled_dot_product_attention(rows, keys, values)
+            # The heads of a group share keys and see all of them: one small product does for them.
+            grouped = q.reshape(n_batch, self.n_kv_heads, self.group, self.head_dim)
+            y = F.scaled_dot_product_attention(grouped, keys, values)
             return y.reshape(n_batch, 1, -1)
         y = F.scaled_dot_product_attention(
             q.transpose(1, 2), keys, values, attn_mask=mask, enable_gqa=self.group > 1
@@ -180,16 +180,17 @@ class Layer(nn.Module):
         where: tuple[torch.Tensor, torch.Tensor],
         mask: torch.Tensor,
     ) -> torch.Tensor:
-        """Attention of one new position per row; the arguments are those of `step_layer`."""
+        """Attention of one new position a slot; the arguments are those of `step_layer`."""
         n_batch = len(x)
         turn = _apply_rope_compiled if torch.compiler.is_compiling() else apply_rope
         heads = turn(self.wqkv(x).view(n_batch, 1, -1, self.head_dim), table)
         q, kv = heads.split([self.n_heads, 2 * self.n_kv_heads], dim=2)
-        rows, positions = where
+        slots, positions = where
         # Both sides are [B, 2, Hkv, Dh]. The compiler does an indexed assignment in place, and would copy all
         # of `data` for a scatter.
-        data[:, rows, :, positions] = kv[:, 0].unflatten(1, (2, self.n_kv_heads))
-        keys, values = data.narrow(3, 0, mask.shape[-1]).unbind(0)
+        data[:, slots, :, positions] = kv[:, 0].unflatten(1, (2, self.n_kv_heads))
+        seen = data.narrow(3, 0, mask.shape[-1])
+        keys, values = (seen if data.shape[1] == n_batch else seen.index_select(1, slots)).unbind(0)
         grouped = q.reshape(n_batch, self.n_kv_heads, self.group, self.head_dim)
         y = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=mask)
         return y.reshape(n_batch, 1, -1)
@@ -203,15 +204,15 @@ def step_layer(
     where: tuple[torch.Tensor, torch.Tensor],
     mask: torch.Tensor,
 ) -> torch.Tensor:
-    """One block for one new position per row, with shapes that do not depend on the positions.
+    """One block for one new position of each of B slots, in shapes that do not depend on the positions.
 
     Args:
         layer: the block. A function of it, because all blocks of a transformer are then compiled once.
         x: the stream [B, 1, D].
-        table: the rows' rotations [B, 1, H + 2 * Hkv, Dh / 2, 2].
-        data: the block's keys and values [2, B, Hkv, n_positions, Dh], written in place.
-        where: the rows' numbers and their positions, int64 [B] each.
-        mask: which of the first positions a row sees, bool [B, 1, 1, n_seen].
+        table: the positions' rotations [B, 1, H + 2 * Hkv, Dh / 2, 2].
+        data: the block's keys and values [2, n_slots, Hkv, n_positions, Dh], written in place.
+        where: slots and positions, int64 [B] each; B = n_slots means all slots in order.
+        mask: which of the first positions each sees, bool [B, 1, 1, n_seen].
     """
     x = x + layer.wo(layer.attend_step(layer.attn_norm(x), table, data, where, mask))
     gate, up = layer.w_gate_up(layer.mlp_norm(x)).chunk(2, dim=-1)
@@ -283,28 +284,32 @@ class Transformer(nn.Module):
         positions: torch.Tensor,
         n_seen: int,
         run: StepLayer = step_layer,
+        slots: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Runs one position per row, each its own, and leaves keys and values in `cache`.
+        """Runs one position of each of B slots and leaves keys and values in `cache`.
 
         No value is read back to the host, and all shapes follow from B and `n_seen`.
 
         Args:
             x: embeddings [B, 1, D].
-            cache: of B rows; a row holds valid entries for the positions before its own.
-            positions: int64 [B], each below `n_seen`.
-            n_seen: positions that are looked at, those behind a row's own being masked.
+            cache: a slot holds valid entries for the positions before its own.
+            positions: int64 [B]. From `n_seen` on, a slot's result means nothing.
+            n_seen: positions that are looked at, those behind a slot's own being masked.
             run: runs a block.
+            slots: int64 [B], which slots of the cache; None: all of them, in order.
 
         Returns:
             Hidden states after the final norm, [B, 1, D].
         """
         assert self.table is not None, "prepare() has not been called"
+        if slots is None:
+            slots = torch.arange(len(x), device=x.device)
         if self._native is not None and run is step_layer and len(x) <= self._native.max_rows:
-            return self._native(x[:, 0], cache, torch.arange(len(x)), positions).unsqueeze(1)
+            return self._native(x[:, 0], cache, slots, positions).unsqueeze(1)
         table = self._expand(self.table.index_select(0, positions)).unsqueeze(1)
         seen = torch.arange(n_seen, device=x.device) <= positions.unsqueeze(1)
         mask = seen.view(-1, 1, 1, n_seen)
-        where = (torch.arange(len(x), device=x.device), positions)
+        where = (slots, positions)
         for layer, data in zip(self.layers, cache.data.unbind(0), strict=True):
             assert isinstance(layer, Layer)
             x = run(layer, x, table, data, where, mask)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 
 import torch
 
-from csm_repl.engine import prompt_rows, spoken_text
+from csm_repl.engine import build_prompt, spoken_text
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.session.context import Span, describe, plan_context
 from csm_repl.session.conversation import Conversation, Piece
@@ -100,7 +100,7 @@ class Window:
             else:
                 assert isinstance(span.key, Piece)
                 context.append((span.key.text_ids, span.key.codes))
-        rows = prompt_rows(context, ids, self._n_codebooks, begun=begun)
+        rows = build_prompt(context, ids, self._n_codebooks, begun=begun)
         self.n_positions = len(rows)
         return rows, describe(plan, names)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch.nn import functional as F
 
-from csm_repl.engine.prompt import segment_rows, spoken_text
+from csm_repl.engine.prompt import segment_positions, spoken_text
 from csm_repl.model.config import ModelConfig
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.train.events import LeftOut
@@ -98,7 +98,7 @@ class Sequences:
         speaker_ids: list[torch.Tensor] = []
         spoke: set[int] = set()
         for number, (ids, turn) in enumerate(zip(self._ids[index], self._items[index].turns, strict=True)):
-            rows.append(segment_rows(ids, turn.codes.to(torch.int64)))
+            rows.append(segment_positions(ids, turn.codes.to(torch.int64)))
             n_rows = len(rows[-1])
             targets.append(torch.zeros(n_rows, dtype=torch.bool))
             targets[-1][len(ids) :] = self._learnt.covers(turn.in_loss, turn.speaker)

@@ -12,7 +12,7 @@ import torch
 
 from csm_repl.audio import output_error, write_audio
 from csm_repl.codec import Codec
-from csm_repl.engine import Engine, ceiling_seconds, prompt_rows, spoken_text
+from csm_repl.engine import Engine, ceiling_seconds, build_prompt, spoken_text
 from csm_repl.model.config import ModelConfig
 from csm_repl.model.csm import CSM
 from csm_repl.model.layouts import ORIGINAL, TRANSFORMERS, recipes
@@ -61,7 +61,7 @@ class TakeSampler:
         for number, (speaker, text) in enumerate(self._turns, 1):
             ids = self._tokenizer.encode(spoken_text(speaker, text))
             take = engine.generate(
-                prompt_rows([], ids, engine.n_codebooks),
+                build_prompt([], ids, engine.n_codebooks),
                 seed=self._seed + number,
                 max_frames=max(1, int(ceiling_seconds(text) * self._codec.frame_rate)),
             )

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from bench.quality import compare, entropy, forced_logits, measure
-from csm_repl.engine import Engine, SamplingOptions, text_rows
+from csm_repl.engine import Engine, SamplingOptions, text_positions
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.csm import CSM
 from csm_repl.model.quantized_linear import Int4NativeLinear, Int8Linear, QuantizedLinear
@@ -43,7 +43,7 @@ def test_kl_and_entropy_are_those_of_torch_distributions() -> None:
 
 
 def test_what_a_forced_model_would_have_chosen_is_what_it_chooses(micro_model: CSM) -> None:
-    rows = text_rows([5, 6, 7], micro_model.config.n_codebooks)
+    rows = text_positions([5, 6, 7], micro_model.config.n_codebooks)
     take = Engine(micro_model).generate(rows, options=SamplingOptions(temperature=0), max_frames=5)
     frames = torch.stack(list(take))
     assert torch.equal(forced_logits(micro_model, rows, frames).argmax(-1), frames)
@@ -51,7 +51,7 @@ def test_what_a_forced_model_would_have_chosen_is_what_it_chooses(micro_model: C
 
 def results(folder: Path, modes: list[str]) -> dict[str, dict[str, Any]]:
     checkpoint = find_checkpoint(folder)
-    rows = text_rows(list(range(40)), checkpoint.config.n_codebooks)
+    rows = text_positions(list(range(40)), checkpoint.config.n_codebooks)
     return dict(measure(checkpoint, rows, modes, n_frames=6, seed=3))
 
 
@@ -101,7 +101,7 @@ def test_a_golden_model_in_int8_says_nearly_the_same(golden_folder: Path, golden
         find_checkpoint(golden_folder), device=torch.device("cpu"), dtype=torch.float32, quantize="int8"
     )
     case = golden_cases[0]
-    rows = text_rows(case["text_ids"], 32)
+    rows = text_positions(case["text_ids"], 32)
     frames = torch.tensor(case["frames"])
     assert not case["context"]
     chosen = forced_logits(model, rows, frames).argmax(-1)

@@ -1,4 +1,4 @@
-"""What the tests of the frame step share: golden prompts, read-backs, and rows driven by hand."""
+"""What the tests of the frame step share: golden prompts, read-backs, and slots driven by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from csm_repl.engine import Engine, Sampler, SamplingOptions, prompt_rows
+from csm_repl.engine import Engine, SamplingOptions, TakeNoise, build_prompt
 from csm_repl.engine.slot import Slot
 from csm_repl.engine.step import FrameStep
 from csm_repl.model.csm import CSM
@@ -16,17 +16,17 @@ GREEDY = SamplingOptions(temperature=1.0, top_k=1)
 Frames = list[list[int]]
 
 
-def golden_rows(case: dict[str, Any]) -> torch.Tensor:
+def golden_prompt(case: dict[str, Any]) -> torch.Tensor:
     context = [(s["text_ids"], torch.tensor(s["codes"]).T) for s in case["context"]]
-    return prompt_rows(context, case["text_ids"], 32)
+    return build_prompt(context, case["text_ids"], 32)
 
 
-def micro_rows(n_text: int, *, first: int = 30) -> torch.Tensor:
-    return prompt_rows([], [256, *(first + i for i in range(n_text)), 257], 4)
+def micro_prompt(n_text: int, *, first: int = 30) -> torch.Tensor:
+    return build_prompt([], [256, *(first + i for i in range(n_text)), 257], 4)
 
 
-def new_sampler(model: CSM, options: SamplingOptions, seed: int) -> Sampler:
-    return Sampler(
+def new_noise(model: CSM, options: SamplingOptions, seed: int) -> TakeNoise:
+    return TakeNoise(
         options,
         seed=seed,
         n_codebooks=model.config.n_codebooks,
@@ -36,33 +36,40 @@ def new_sampler(model: CSM, options: SamplingOptions, seed: int) -> Sampler:
 
 
 def single(
-    model: CSM, rows: torch.Tensor, n: int | None, options: SamplingOptions | None = None, seed: int = 0
+    model: CSM, prompt: torch.Tensor, n: int | None, options: SamplingOptions | None = None, seed: int = 0
 ) -> Frames:
-    """The take of a fresh ordinary engine."""
-    take = Engine(model).generate(rows, options=options, seed=seed, max_frames=n)
+    """The take of a fresh engine of one slot."""
+    take = Engine(model).generate(prompt, options=options, seed=seed, max_frames=n)
     return [frame.tolist() for frame in take]
 
 
 def drive(
-    step: FrameStep, prompts: list[torch.Tensor], samplers: list[Sampler], n_frames: int, n_seen: int
+    step: FrameStep,
+    prompts: list[torch.Tensor],
+    noises: list[TakeNoise],
+    n_frames: int,
+    n_seen: int,
+    slots: list[int] | None = None,
 ) -> list[Frames]:
-    """`n_frames` of every prompt, side by side; returns them by row."""
-    n_rows = len(prompts)
-    step.fit(max(sampler.k for sampler in samplers))
-    for row, (prompt, sampler) in enumerate(zip(prompts, samplers, strict=True)):
-        step.hidden[row].copy_(Slot(step.model, step.cache.rows(row)).prefill(prompt)[0])
-        step.set_row(row, sampler.options)
+    """`n_frames` of every prompt, side by side in these slots (None: the first ones), in their order."""
+    slots = slots or list(range(len(prompts)))
+    step.fit(max(noise.k for noise in noises))
+    for slot, prompt, noise in zip(slots, prompts, noises, strict=True):
+        hidden = Slot(step.model, step.cache.slots(slot)).prefill(prompt, len(prompt))
+        assert hidden is not None
+        step.hidden[slot].copy_(hidden)
+        step.set_options(slot, noise.options)
     takes: list[Frames] = [[] for _ in prompts]
     for index in range(n_frames):
         if index:
-            step.positions[:n_rows].copy_(torch.tensor([len(rows) + index - 1 for rows in prompts]))
-            step.advance(n_seen, n_rows)
-        for row, sampler in enumerate(samplers):
-            if not sampler.options.greedy:
-                step.set_noise(row, sampler.next_exponential())
-        step.draw(n_rows)
-        for row in range(n_rows):
-            takes[row].append(step.codes[row].tolist())
+            step.positions[slots] = torch.tensor([len(prompt) + index - 1 for prompt in prompts])
+            step.advance(slots, n_seen)
+        for slot, noise in zip(slots, noises, strict=True):
+            if not noise.options.greedy:
+                step.set_noise(slot, noise.next_exponential())
+        step.draw(slots)
+        for take, slot in zip(takes, slots, strict=True):
+            take.append(step.codes[slot].tolist())
     return takes
 
 

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from step_takes import GREEDY, micro_rows, single
+from step_takes import GREEDY, micro_prompt, single
 
-from csm_repl.engine import BatchEngine, Engine, open_batch_engine, open_engine
+from csm_repl.engine import Engine, open_engine
 from csm_repl.engine.graphs import CudaGraph, GraphRunner, _first_that_works
-from csm_repl.engine.lagged import LaggedEngine
 from csm_repl.engine.step import FrameStep
 from csm_repl.model.csm import CSM
 from csm_repl.model.transformer import KVCache
@@ -40,7 +39,7 @@ class _Recorded:
 
 def test_a_growing_take_changes_buckets_and_records_nothing_anew(golden_model: CSM) -> None:
     recorder = Recorder()
-    engine = LaggedEngine(golden_model, lambda model, cache: GraphRunner(FrameStep(model, cache), recorder))
+    engine = Engine(golden_model, 1, lambda model, cache: GraphRunner(FrameStep(model, cache), recorder))
     assert len(recorder.replays) == 1 + 4
     rows = torch.full((250, 33), -1)
     rows[:, -1] = torch.arange(250)
@@ -55,13 +54,12 @@ def test_the_time_of_recording_is_kept(micro_model: CSM) -> None:
     assert GraphRunner(FrameStep(micro_model, cache), Recorder()).warm_up_s > 0
 
 
-def test_a_cpu_gets_ordinary_engines_and_hears_nothing_of_graphs(micro_model: CSM) -> None:
+def test_a_cpu_gets_an_eager_engine_and_hears_nothing_of_graphs(micro_model: CSM) -> None:
     said: list[str] = []
-    engine = open_engine(micro_model, say=said.append)
-    batch = open_batch_engine(micro_model, 2, say=said.append)
-    assert (type(engine), type(batch), said) == (Engine, BatchEngine, [])
-    take = engine.generate(micro_rows(2), max_frames=3)
-    assert [frame.tolist() for frame in take] == single(micro_model, micro_rows(2), 3)
+    engine = open_engine(micro_model, 2, say=said.append)
+    assert (engine.n_slots, said) == (2, [])
+    take = engine.generate(micro_prompt(2), max_frames=3)
+    assert [frame.tolist() for frame in take] == single(micro_model, micro_prompt(2), 3)
 
 
 def test_a_recording_that_fails_is_said_and_leaves_none() -> None:
@@ -131,9 +129,9 @@ def test_a_function_is_run_on_another_stream_before_it_is_recorded(monkeypatch: 
     ]  # fmt: skip
 
 
-def test_a_cache_of_some_rows_shares_their_memory(micro_model: CSM) -> None:
+def test_a_cache_of_some_slots_shares_their_memory(micro_model: CSM) -> None:
     cache = micro_model.new_backbone_cache(batch_size=3)
-    part: KVCache = cache.rows(1, 2)
+    part: KVCache = cache.slots(1, 2)
     part.data.fill_(1.0)
     assert cache.data[:, :, 1:].all()
     assert not cache.data[:, :, 0].any()

@@ -9,9 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csm_repl.engine import Engine, SamplingOptions, prompt_rows, text_rows
-from csm_repl.engine.slot import PREFILL_CHUNK
+from csm_repl.engine import Engine, SamplingOptions, build_prompt, text_positions
+from csm_repl.engine.core import PREFILL_ALONE
 from csm_repl.model.csm import CSM
+from tests.engine.conftest import MakeEngine
 from tests.faults import Fault
 
 RELATIVE_TOLERANCE = 1e-5
@@ -39,7 +40,7 @@ def ids_of_turn(number: int) -> list[int]:
 
 def speak(engine: Engine, context: list[Turn], ids: list[int], *, seed: int, n: int | None = None) -> Any:
     """One turn; its codes enter the context as they were generated."""
-    rows = prompt_rows(context, ids, engine.n_codebooks)
+    rows = build_prompt(context, ids, engine.n_codebooks)
     take = engine.generate(rows, seed=seed, max_frames=n)
     context.append((ids, torch.stack(list(take), 1)))
     return take
@@ -60,9 +61,9 @@ class RowCounter:
 
 
 def test_turn_20_prefills_its_own_text_and_the_closing_frame(
-    tiny_model: CSM, monkeypatch: pytest.MonkeyPatch
+    tiny_model: CSM, monkeypatch: pytest.MonkeyPatch, make_engine: MakeEngine
 ) -> None:
-    engine, context = Engine(tiny_model), []
+    engine, context = make_engine(tiny_model), []
     counter = RowCounter(tiny_model, monkeypatch)
     for number in range(1, 20):
         take = speak(engine, context, ids_of_turn(number), seed=number, n=60)
@@ -74,48 +75,49 @@ def test_turn_20_prefills_its_own_text_and_the_closing_frame(
     assert take.n_prompt > 200
 
 
-def test_logits_of_turn_20_equal_a_fresh_prefill(tiny_model: CSM) -> None:
-    engine, context = Engine(tiny_model), []
+def test_logits_of_turn_20_equal_a_fresh_prefill(tiny_model: CSM, make_engine: MakeEngine) -> None:
+    engine, context = make_engine(tiny_model), []
     for number in range(1, 20):
         speak(engine, context, ids_of_turn(number), seed=number, n=60)
-    assert_same_logits(engine, prompt_rows(context, ids_of_turn(20), engine.n_codebooks))
+    assert_same_logits(engine, build_prompt(context, ids_of_turn(20), engine.n_codebooks))
 
 
-def test_a_cut_take_costs_the_next_turn_one_more_position(micro_model: CSM) -> None:
-    engine, context = Engine(micro_model), []
+def test_a_cut_take_costs_the_next_turn_one_more_position(micro_model: CSM, make_engine: MakeEngine) -> None:
+    engine, context = make_engine(micro_model), []
     assert speak(engine, context, ids_of_turn(1), seed=1, n=5).ended == "cut"
     ids = ids_of_turn(2)
     assert speak(engine, context, ids, seed=2, n=5).n_prefilled == len(ids) + 2
 
 
-def test_logits_after_a_cut_take_equal_a_fresh_prefill(micro_model: CSM) -> None:
-    engine, context = Engine(micro_model), []
+def test_logits_after_a_cut_take_equal_a_fresh_prefill(micro_model: CSM, make_engine: MakeEngine) -> None:
+    engine, context = make_engine(micro_model), []
     speak(engine, context, ids_of_turn(1), seed=1, n=5)
-    assert_same_logits(engine, prompt_rows(context, ids_of_turn(2), 4))
+    assert_same_logits(engine, build_prompt(context, ids_of_turn(2), 4))
 
 
-def test_an_abandoned_take_leaves_its_frames_in_the_cache(micro_model: CSM) -> None:
-    engine = Engine(micro_model)
-    rows = prompt_rows([], ids_of_turn(1), 4)
+def test_an_abandoned_take_leaves_its_frames_in_the_cache(micro_model: CSM, make_engine: MakeEngine) -> None:
+    engine = make_engine(micro_model)
+    rows = build_prompt([], ids_of_turn(1), 4)
     take = engine.generate(rows, seed=1)
     codes = torch.stack([next(take) for _ in range(5)], 1)
+    take.close()
     ids = ids_of_turn(2)
-    rows = prompt_rows([(ids_of_turn(1), codes)], ids, 4)
+    rows = build_prompt([(ids_of_turn(1), codes)], ids, 4)
     following = engine.generate(rows, seed=2)
     next(following)
     assert following.n_prefilled == len(ids) + 2
 
 
-def test_the_same_prompt_again_runs_one_position(micro_model: CSM) -> None:
-    engine, rows = Engine(micro_model), prompt_rows([], ids_of_turn(4), 4)
+def test_the_same_prompt_again_runs_one_position(micro_model: CSM, make_engine: MakeEngine) -> None:
+    engine, rows = make_engine(micro_model), build_prompt([], ids_of_turn(4), 4)
     engine.next_logits(rows)
     before = engine.stats.prefilled
     engine.next_logits(rows)
     assert engine.stats.prefilled == before + 1
 
 
-def test_forget_empties_the_cache(micro_model: CSM) -> None:
-    engine, rows = Engine(micro_model), prompt_rows([], ids_of_turn(4), 4)
+def test_forget_empties_the_cache(micro_model: CSM, make_engine: MakeEngine) -> None:
+    engine, rows = make_engine(micro_model), build_prompt([], ids_of_turn(4), 4)
     engine.next_logits(rows)
     engine.forget()
     before = engine.stats.prefilled
@@ -123,47 +125,51 @@ def test_forget_empties_the_cache(micro_model: CSM) -> None:
     assert (engine.stats.prefilled - before, engine.stats.reused) == (len(rows), 0)
 
 
-def test_a_context_that_lost_its_head_is_prefilled_again(micro_model: CSM) -> None:
-    engine, context = Engine(micro_model), []
+def test_a_context_that_lost_its_head_is_prefilled_again(micro_model: CSM, make_engine: MakeEngine) -> None:
+    engine, context = make_engine(micro_model), []
     for number in range(1, 5):
         speak(engine, context, ids_of_turn(number), seed=number, n=5)
-    rows = prompt_rows(context[1:], ids_of_turn(5), 4)
+    rows = build_prompt(context[1:], ids_of_turn(5), 4)
     got = frames_of(engine, rows, seed=5)
-    assert got == frames_of(Engine(micro_model), rows, seed=5)
+    assert got == frames_of(make_engine(micro_model), rows, seed=5)
 
 
-def test_a_context_that_lost_its_middle_keeps_its_head(micro_model: CSM) -> None:
-    engine, context = Engine(micro_model), []
+def test_a_context_that_lost_its_middle_keeps_its_head(micro_model: CSM, make_engine: MakeEngine) -> None:
+    engine, context = make_engine(micro_model), []
     for number in range(1, 5):
         speak(engine, context, ids_of_turn(number), seed=number, n=5)
-    head = len(prompt_rows(context[:1], [], 4))
-    rows = prompt_rows([context[0], *context[2:]], ids_of_turn(5), 4)
+    head = len(build_prompt(context[:1], [], 4))
+    rows = build_prompt([context[0], *context[2:]], ids_of_turn(5), 4)
     take = engine.generate(rows, seed=5, max_frames=6)
     got = [frame.tolist() for frame in take]
     # The next segment's BOS is common too.
     assert take.n_prefilled == len(rows) - head - 1
-    assert got == frames_of(Engine(micro_model), rows, seed=5)
+    assert got == frames_of(make_engine(micro_model), rows, seed=5)
 
 
-def test_rows_that_differ_in_one_code_are_not_taken_from_the_cache(micro_model: CSM) -> None:
-    engine, context = Engine(micro_model), []
+def test_rows_that_differ_in_one_code_are_not_taken_from_the_cache(
+    micro_model: CSM, make_engine: MakeEngine
+) -> None:
+    engine, context = make_engine(micro_model), []
     speak(engine, context, ids_of_turn(1), seed=1, n=8)
     ids, codes = context[0]
     for codebook in range(4):
         changed = codes.clone()
         changed[codebook, 3] = (changed[codebook, 3] + 1) % 2051
-        rows = prompt_rows([(ids, changed)], ids_of_turn(2), 4)
-        engine.next_logits(prompt_rows(context, ids_of_turn(2), 4))
+        rows = build_prompt([(ids, changed)], ids_of_turn(2), 4)
+        engine.next_logits(build_prompt(context, ids_of_turn(2), 4))
         before = engine.stats.prefilled
         assert_same_logits(engine, rows)
         assert engine.stats.prefilled - before == len(rows) - len(ids) - 3
 
 
-def test_a_prompt_longer_than_one_pass_equals_the_same_in_small_steps(tiny_model: CSM) -> None:
-    ids = torch.randint(0, 256, (2 * PREFILL_CHUNK + 40,), generator=torch.Generator().manual_seed(1))
-    rows = text_rows(ids.tolist(), 32)
-    engine = Engine(tiny_model)
-    for end in (1, 30, PREFILL_CHUNK + 3, len(rows) - 1):
+def test_a_prompt_longer_than_one_pass_equals_the_same_in_small_steps(
+    tiny_model: CSM, make_engine: MakeEngine
+) -> None:
+    ids = torch.randint(0, 256, (2 * PREFILL_ALONE + 40,), generator=torch.Generator().manual_seed(1))
+    rows = text_positions(ids.tolist(), 32)
+    engine = make_engine(tiny_model)
+    for end in (1, 30, PREFILL_ALONE + 3, len(rows) - 1):
         engine.next_logits(rows[:end])
     assert_same_logits(engine, rows)
 
@@ -191,39 +197,46 @@ FAULTS = [
 
 @pytest.mark.parametrize("fault", FAULTS, indirect=True)
 @pytest.mark.parametrize("n_before", [0, 1, 2, 3, 5, 8])
-def test_a_fault_inside_a_pass_leaves_a_valid_cache(fault: Fault, n_before: int, micro_model: CSM) -> None:
-    engine, context = Engine(micro_model), []
+def test_a_fault_inside_a_pass_leaves_a_valid_cache(
+    fault: Fault, n_before: int, micro_model: CSM, make_engine: MakeEngine
+) -> None:
+    engine, context = make_engine(micro_model), []
     speak(engine, context, ids_of_turn(1), seed=1, n=5)
-    interrupted = engine.generate(prompt_rows(context, ids_of_turn(7), 4), seed=3, max_frames=20)
+    interrupted = engine.generate(build_prompt(context, ids_of_turn(7), 4), seed=3, max_frames=20)
     fault.left = n_before
     with pytest.raises(fault.error):
         list(interrupted)
-    rows = prompt_rows(context, ids_of_turn(2), 4)
+    interrupted.close()
+    rows = build_prompt(context, ids_of_turn(2), 4)
     assert_same_logits(engine, rows)
-    assert frames_of(engine, rows, seed=2) == frames_of(Engine(micro_model), rows, seed=2)
+    assert frames_of(engine, rows, seed=2) == frames_of(make_engine(micro_model), rows, seed=2)
 
 
 @pytest.mark.parametrize("fault", FAULTS[:4], indirect=True)
-def test_a_fault_in_the_second_chunk_of_a_prefill_keeps_the_first(fault: Fault, micro_model: CSM) -> None:
-    rows = text_rows([i % 250 for i in range(60)], 4)
-    engine = Engine(micro_model)
+def test_a_fault_in_the_second_chunk_of_a_prefill_keeps_the_first(
+    fault: Fault, micro_model: CSM, make_engine: MakeEngine
+) -> None:
+    rows = text_positions([i % 250 for i in range(60)], 4)
+    engine = make_engine(micro_model)
     monkey_chunk = 16
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("csm_repl.engine.slot.PREFILL_CHUNK", monkey_chunk)
+        patch.setattr("csm_repl.engine.core.PREFILL_ALONE", monkey_chunk)
         fault.left = 2
         with pytest.raises(fault.error):
             engine.next_logits(rows)
-    assert engine.n_cached == 2 * monkey_chunk
+    assert len(engine.held()) == 2 * monkey_chunk
     assert_same_logits(engine, rows)
 
 
 @pytest.mark.parametrize("fault", FAULTS, indirect=True)
 @pytest.mark.parametrize("n_before", [0, 2, 5])
-def test_a_take_can_go_on_after_a_fault(fault: Fault, n_before: int, micro_model: CSM) -> None:
-    rows = prompt_rows([], ids_of_turn(3), 4)
+def test_a_take_can_go_on_after_a_fault(
+    fault: Fault, n_before: int, micro_model: CSM, make_engine: MakeEngine
+) -> None:
+    rows = build_prompt([], ids_of_turn(3), 4)
     greedy = SamplingOptions(top_k=1)
-    whole = [f.tolist() for f in Engine(micro_model).generate(rows, options=greedy, max_frames=8)]
-    engine = Engine(micro_model)
+    whole = [f.tolist() for f in make_engine(micro_model).generate(rows, options=greedy, max_frames=8)]
+    engine = make_engine(micro_model)
     take = engine.generate(rows, options=greedy, max_frames=8)
     fault.left = n_before
     frames: list[list[int]] = []
@@ -234,8 +247,8 @@ def test_a_take_can_go_on_after_a_fault(fault: Fault, n_before: int, micro_model
 
 
 @pytest.fixture(scope="module")
-def shared(micro_model: CSM) -> Engine:
-    return Engine(micro_model)
+def shared(micro_model: CSM, make_engine: MakeEngine) -> Engine:
+    return make_engine(micro_model)
 
 
 segments = st.tuples(
@@ -256,6 +269,6 @@ def test_any_sequence_of_prompts_equals_fresh_engines(shared: Engine, sequence: 
     for context, ids, n_frames in sequence:
         turns = [(words, torch.tensor([[c] * 4 for c in codes], dtype=torch.int64).view(-1, 4).T)
                  for words, codes in context]  # fmt: skip
-        rows = prompt_rows(turns, ids, 4)
+        rows = build_prompt(turns, ids, 4)
         got = frames_of(shared, rows, n=n_frames)
         assert got == frames_of(Engine(shared.model), rows, n=n_frames)

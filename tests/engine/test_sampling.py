@@ -9,9 +9,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from step_takes import ReadBacks
 
-from csm_repl.engine import Engine, Sampler, SamplingOptions, prompt_rows
+from csm_repl.engine import Engine, SamplingOptions, TakeNoise, build_prompt
+from csm_repl.engine.sampling import gumbel, pick_codes
 from csm_repl.model.csm import CSM
 
 VOCAB = 40
@@ -20,21 +20,31 @@ CHI_SQUARE_999 = {9: 27.88, 39: 72.05, 81: 126.08}
 """0.999 quantile by degrees of freedom (seeds are fixed: a run either always passes or never)."""
 
 
-def sampler(temperature: float = 1.0, top_k: int = VOCAB, *, seed: int = 0, n_codebooks: int = 1) -> Sampler:
-    return Sampler(
-        SamplingOptions(temperature, top_k),
-        seed=seed,
-        n_codebooks=n_codebooks,
-        vocab_size=VOCAB,
-        device=torch.device("cpu"),
-    )
+class Draws:
+    """Codes drawn from logits [V], frame by frame, with the noise of one seed."""
+
+    def __init__(
+        self, temperature: float = 1.0, top_k: int = VOCAB, *, seed: int = 0, n_codebooks: int = 1
+    ) -> None:
+        options = SamplingOptions(temperature, top_k)
+        self._noise = TakeNoise(
+            options, seed=seed, n_codebooks=n_codebooks, vocab_size=VOCAB, device=torch.device("cpu")
+        )
+        # As the step's buffers hold them.
+        self._temperature = torch.tensor([0.0 if options.greedy else temperature])
+
+    def next_frame(self) -> None:
+        self._gumbel = gumbel(self._noise.next_exponential()[None], self._temperature)
+
+    def pick(self, logits: torch.Tensor, codebook: int) -> int:
+        return int(pick_codes(logits[None], self._gumbel[:, codebook]))
 
 
-def draws(options: Sampler, n: int, logits: torch.Tensor = LOGITS) -> list[int]:
+def draws(source: Draws, n: int, logits: torch.Tensor = LOGITS) -> list[int]:
     codes = []
     for _ in range(n):
-        options.next_frame()
-        codes.append(int(options.pick(logits, 0)))
+        source.next_frame()
+        codes.append(source.pick(logits, 0))
     return codes
 
 
@@ -52,17 +62,17 @@ def test_frequencies_are_those_of_softmax_over_the_top_k(temperature: float, top
     top = LOGITS.topk(kept)
     probabilities = (top.values / temperature).softmax(0)
     expected = {int(code): n * float(p) for code, p in zip(top.indices, probabilities, strict=True)}
-    observed = Counter(draws(sampler(temperature, top_k, seed=11), n))
+    observed = Counter(draws(Draws(temperature, top_k, seed=11), n))
     assert chi_square(observed, expected) < CHI_SQUARE_999[kept - 1]
 
 
 def test_codebooks_of_one_frame_are_drawn_independently() -> None:
-    n, source = 12_000, sampler(top_k=10, seed=5, n_codebooks=2)
+    n, source = 12_000, Draws(top_k=10, seed=5, n_codebooks=2)
     rank = {int(code): i for i, code in enumerate(LOGITS.topk(10).indices)}
     pairs: Counter[tuple[int, int]] = Counter()
     for _ in range(n):
         source.next_frame()
-        pairs[rank[int(source.pick(LOGITS, 0))], rank[int(source.pick(LOGITS, 1))]] += 1
+        pairs[rank[source.pick(LOGITS, 0)], rank[source.pick(LOGITS, 1)]] += 1
     first = [sum(pairs[i, j] for j in range(10)) for i in range(10)]
     second = [sum(pairs[i, j] for i in range(10)) for j in range(10)]
     statistic = sum(
@@ -74,7 +84,7 @@ def test_codebooks_of_one_frame_are_drawn_independently() -> None:
 
 
 def test_successive_frames_are_drawn_independently() -> None:
-    n, source = 12_000, sampler(top_k=10, seed=6)
+    n, source = 12_000, Draws(top_k=10, seed=6)
     rank = {int(code): i for i, code in enumerate(LOGITS.topk(10).indices)}
     codes = [rank[code] for code in draws(source, n + 1)]
     pairs = Counter(itertools.pairwise(codes))
@@ -85,7 +95,7 @@ def test_successive_frames_are_drawn_independently() -> None:
 
 @pytest.mark.parametrize(("temperature", "top_k"), [(0.0, 50), (0.9, 1), (0.0, 1)])
 def test_top_k_one_and_temperature_zero_are_greedy(temperature: float, top_k: int) -> None:
-    assert set(draws(sampler(temperature, top_k), 50)) == {int(LOGITS.argmax())}
+    assert set(draws(Draws(temperature, top_k), 50)) == {int(LOGITS.argmax())}
 
 
 @given(
@@ -99,23 +109,23 @@ def test_no_code_outside_the_top_k_is_drawn(
 ) -> None:
     values = torch.tensor(logits)
     least = values.topk(min(top_k, VOCAB)).values[-1]
-    for code in draws(sampler(temperature, top_k, seed=seed), 5, values):
+    for code in draws(Draws(temperature, top_k, seed=seed), 5, values):
         assert values[code] >= least
 
 
 def test_bf16_logits_are_drawn_as_their_float32_values() -> None:
-    assert draws(sampler(seed=1), 200, LOGITS.bfloat16()) == draws(
-        sampler(seed=1), 200, LOGITS.bfloat16().float()
+    assert draws(Draws(seed=1), 200, LOGITS.bfloat16()) == draws(
+        Draws(seed=1), 200, LOGITS.bfloat16().float()
     )
 
 
 def test_a_code_has_no_noise_of_an_earlier_frame() -> None:
-    source = sampler(seed=2)
+    source = Draws(seed=2)
     source.next_frame()
-    one = [int(source.pick(torch.zeros(VOCAB), 0)) for _ in range(3)]
+    one = [source.pick(torch.zeros(VOCAB), 0) for _ in range(3)]
     source.next_frame()
     assert len(set(one)) == 1
-    assert int(source.pick(torch.zeros(VOCAB), 0)) != one[0]
+    assert source.pick(torch.zeros(VOCAB), 0) != one[0]
 
 
 @pytest.mark.parametrize(("temperature", "top_k"), [(-0.1, 50), (float("nan"), 50), (1.0, 0), (1.0, -3)])
@@ -126,12 +136,12 @@ def test_options_that_make_no_sense_are_refused(temperature: float, top_k: int) 
 
 # Takes.
 
-ROWS = prompt_rows([], [256, 72, 105, 257], 4)
+PROMPT = build_prompt([], [256, 72, 105, 257], 4)
 
 
 def take(model: CSM, seed: int, engine: Engine | None = None) -> list[list[int]]:
     engine = engine or Engine(model)
-    return [frame.tolist() for frame in engine.generate(ROWS, seed=seed, max_frames=12)]
+    return [frame.tolist() for frame in engine.generate(PROMPT, seed=seed, max_frames=12)]
 
 
 def test_the_same_seed_gives_the_same_codes(micro_model: CSM) -> None:
@@ -167,25 +177,12 @@ def test_the_global_random_state_has_no_influence(micro_model: CSM) -> None:
         assert take(micro_model, 7) == first
 
 
-def test_a_sampler_goes_on_where_an_earlier_take_stopped(micro_model: CSM) -> None:
+def test_noise_goes_on_where_an_earlier_take_stopped(micro_model: CSM) -> None:
     whole = take(micro_model, 5)
     engine = Engine(micro_model)
-    begun = engine.generate(ROWS, seed=5, max_frames=5)
+    begun = engine.generate(PROMPT, seed=5, max_frames=5)
     codes = torch.stack(list(begun), 1)
     rest = engine.generate(
-        prompt_rows([], [256, 72, 105, 257], 4, begun=codes), sampler=begun.sampler, max_frames=7
+        build_prompt([], [256, 72, 105, 257], 4, begun=codes), noise=begun.noise, max_frames=7
     )
     assert codes.T.tolist() + [frame.tolist() for frame in rest] == whole
-
-
-@pytest.mark.parametrize("top_k", [1, 50])
-def test_a_frame_is_made_without_reading_anything_back(micro_model: CSM, top_k: int) -> None:
-    source = Sampler(
-        SamplingOptions(top_k=top_k), seed=0, n_codebooks=4, vocab_size=2051, device=torch.device("cpu")
-    )
-    cache = micro_model.new_decoder_cache()
-    with torch.inference_mode(), ReadBacks() as read_backs:
-        source.next_frame()
-        codes = micro_model.make_frame(torch.randn(32), cache, source.pick)
-        micro_model.run_backbone(micro_model.embed_frame(codes), micro_model.new_backbone_cache(), 0)
-    assert read_backs.names == []

@@ -15,7 +15,7 @@ from test_gpu_linear import KINDS, MODES
 from test_quantized_linear import BF16, layer, random_rows, random_weight, relative
 from torch.nn import functional as F
 
-from csm_repl.engine import BatchEngine, BatchItem, Engine, RowFrame, SamplingOptions, text_rows
+from csm_repl.engine import BatchEngine, BatchItem, Engine, RowFrame, SamplingOptions, text_positions
 from csm_repl.model import gpu_kernels
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.csm import CSM
@@ -183,7 +183,7 @@ def test_a_models_logits_are_those_of_the_weights_that_are_left(
     micro_checkpoint: Path, quantize: str, n_prompt: int
 ) -> None:
     model = gpu_model(micro_checkpoint, quantize)
-    rows = text_rows(list(range(n_prompt)), model.config.n_codebooks)
+    rows = text_positions(list(range(n_prompt)), model.config.n_codebooks)
     found, expected = (Engine(each).next_logits(rows) for each in (model, dequantized(model)))
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
@@ -195,7 +195,7 @@ def test_takes_one_by_one_and_side_by_side_are_those_of_the_weights_that_are_lef
 ) -> None:
     model = gpu_model(micro_checkpoint, quantize)
     plain = dequantized(model)
-    prompts = [text_rows([5, 6, 7 + n], model.config.n_codebooks) for n in range(2)]
+    prompts = [text_positions([5, 6, 7 + n], model.config.n_codebooks) for n in range(2)]
     expected = [
         [frame.tolist() for frame in Engine(plain).generate(rows, options=GREEDY, max_frames=2)]
         for rows in prompts
@@ -215,7 +215,7 @@ def test_takes_one_by_one_and_side_by_side_are_those_of_the_weights_that_are_lef
 @pytest.mark.parametrize("quantize", MODES)
 def test_a_model_speaks_in_every_dtype(micro_checkpoint: Path, quantize: str, dtype: torch.dtype) -> None:
     model = gpu_model(micro_checkpoint, quantize, dtype)
-    rows = text_rows([1, 2, 3], model.config.n_codebooks)
+    rows = text_positions([1, 2, 3], model.config.n_codebooks)
     logits = Engine(model).next_logits(rows).float()
     expected = Engine(dequantized(model)).next_logits(rows)
     torch.testing.assert_close(logits, expected, atol=0.1, rtol=0)

@@ -18,7 +18,7 @@ from layout_writer import (
 )
 from safetensors.torch import save_file
 
-from csm_repl.engine import Engine, SamplingOptions, prompt_rows
+from csm_repl.engine import Engine, SamplingOptions, build_prompt
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 
 GREEDY = SamplingOptions(temperature=1.0, top_k=1)
@@ -27,7 +27,7 @@ Case = dict[str, Any]
 
 def golden_rows(case: Case) -> torch.Tensor:
     context = [(s["text_ids"], torch.tensor(s["codes"]).T) for s in case["context"]]
-    return prompt_rows(context, case["text_ids"], 32)
+    return build_prompt(context, case["text_ids"], 32)
 
 
 def speak(engine: Engine, case: Case) -> list[list[int]]:

@@ -22,7 +22,7 @@ from layout_writer import (
 )
 
 from csm_repl.codec import MIMI_FILE, MIMI_REPO, load_codec
-from csm_repl.engine import Engine, prompt_rows
+from csm_repl.engine import Engine, build_prompt
 from csm_repl.errors import CheckpointError, ExitCode, HubError
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.hub import ModelFiles, find_model, hub_login
@@ -75,7 +75,7 @@ def speak(files: ModelFiles, codec_config: Path | None) -> list[int]:
     model = load_csm(find_checkpoint(files.folder), device=cpu, dtype=torch.float32)
     tokenizer = Tokenizer(files.tokenizer, vocab_size=model.config.text_vocab_size)
     codec = load_codec(files.codec, codec_config, n_codebooks=model.config.n_codebooks, device=cpu)
-    rows = prompt_rows([], tokenizer.encode("[0]Hi."), model.config.n_codebooks)
+    rows = build_prompt([], tokenizer.encode("[0]Hi."), model.config.n_codebooks)
     frames = list(Engine(model).generate(rows, seed=1, max_frames=3))
     assert codec.decode(torch.stack(frames, 1)).isfinite().all()
     return [int(code) for frame in frames for code in frame]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from csm_repl.engine import BatchEngine, BatchItem, Engine, RowFrame, SamplingOptions, prompt_rows
+from csm_repl.engine import BatchEngine, BatchItem, Engine, RowFrame, SamplingOptions, build_prompt
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.csm import CSM
 from csm_repl.model.linear import Linear
@@ -179,7 +179,7 @@ def test_a_position_that_is_not_there_is_refused(folder: Path) -> None:
 def test_takes_side_by_side_are_those_of_one_by_one(folder: Path, quantize: str) -> None:
     """PyTorch's kernels round by the number of rows; these do not."""
     model = load(folder, "float32", quantize)
-    prompts = [prompt_rows([], [256, *range(65, 65 + n), 257], 4) for n in (3, 9, 5, 14, 2)]
+    prompts = [build_prompt([], [256, *range(65, 65 + n), 257], 4) for n in (3, 9, 5, 14, 2)]
     items = [BatchItem(rows, SamplingOptions(), seed=n, max_frames=12) for n, rows in enumerate(prompts)]
     together: list[list[list[int]]] = [[] for _ in items]
     for event in BatchEngine(model, 3).generate_batch(items):
@@ -236,7 +236,7 @@ def test_without_kernels_a_model_loads_and_speaks(folder: Path, monkeypatch: pyt
     monkeypatch.setattr("csm_repl.model.native.run.library", lambda: building.Built(None, "none"))
     model = load(folder, quantize="int4")
     assert any(isinstance(module, Int4Linear) for module in model.modules())
-    take = Engine(model).generate(prompt_rows([], [256, 65, 66, 257], 4), max_frames=3)
+    take = Engine(model).generate(build_prompt([], [256, 65, 66, 257], 4), max_frames=3)
     assert len(list(take)) >= 1
 
 

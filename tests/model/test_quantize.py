@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_weight_cache import Conversions, assert_equal, files
 
-from csm_repl.engine import Engine, SamplingOptions, text_rows
+from csm_repl.engine import Engine, SamplingOptions, text_positions
 from csm_repl.model import checkpoint as checkpoint_module
 from csm_repl.model import quantize as quantize_module
 from csm_repl.model import weight_cache
@@ -227,7 +227,7 @@ def test_weights_packed_for_another_cpu_are_not_taken(
 
 
 def greedy_frames(model: CSM, n_frames: int) -> list[list[int]]:
-    rows = text_rows([5, 6, 7, 8], model.config.n_codebooks)
+    rows = text_positions([5, 6, 7, 8], model.config.n_codebooks)
     take = Engine(model).generate(rows, options=SamplingOptions(temperature=0), max_frames=n_frames)
     return [frame.tolist() for frame in take]
 
@@ -246,7 +246,7 @@ def test_a_quantised_model_speaks_in_every_dtype(
 def test_a_long_prompt_and_its_pieces_give_the_same_take(micro_checkpoint: Path) -> None:
     """Many rows at once go through other products than few."""
     model = load(micro_checkpoint, "int8", dtype=torch.float32)
-    rows = text_rows(list(range(60)), model.config.n_codebooks)
+    rows = text_positions(list(range(60)), model.config.n_codebooks)
     whole = Engine(model)
     expected = whole.next_logits(rows)
     pieces = Engine(model)

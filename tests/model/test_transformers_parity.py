@@ -19,7 +19,7 @@ import pytest
 import torch
 from test_model_config import HUB_ORIGINAL, HUB_TRANSFORMERS
 
-from csm_repl.engine import Engine, SamplingOptions, prompt_rows
+from csm_repl.engine import Engine, SamplingOptions, build_prompt
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 
 N_CODEBOOKS, N_CODES, VOCAB, TEXT_VOCAB = 6, 64, 67, 200
@@ -141,7 +141,7 @@ def theirs(model: Any, context: list[Segment], ids: list[int]) -> list[list[int]
 
 def ours(folder: Path, model: Any, context: list[Segment], ids: list[int]) -> list[list[int]]:
     csm = load_csm(find_checkpoint(folder), device=torch.device("cpu"), dtype=torch.float32)
-    rows = prompt_rows(
+    rows = build_prompt(
         [(item.ids, codes_of(model, item.audio)) for item in context], ids, csm.config.n_codebooks
     )
     take = Engine(csm).generate(rows, options=SamplingOptions(top_k=1), max_frames=N_FRAMES)

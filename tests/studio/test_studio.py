@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from csm_repl.commands import run_line
-from csm_repl.engine import segment_rows, spoken_text
+from csm_repl.engine import segment_positions, spoken_text
 from csm_repl.errors import LineError
 from csm_repl.events import Audio, Echo, LineDone, Notice, TurnDone, TurnStarted
 from csm_repl.studio import Studio
@@ -111,10 +111,10 @@ def test_all_turns_of_a_line_enter_the_context_with_their_generated_codes(make_s
     rows = []
     for clip in studio.voices.clips:
         assert clip.codes is not None
-        rows.append(segment_rows(studio.window.ids(clip.speaker, clip.text), clip.codes))
+        rows.append(segment_positions(studio.window.ids(clip.speaker, clip.text), clip.codes))
     for turn in done:
         codes = torch.from_numpy(np.load(turn.file.with_suffix(".npy")).astype(np.int64))
-        rows.append(segment_rows(studio.window.ids(turn.speaker, turn.text), codes))
+        rows.append(segment_positions(studio.window.ids(turn.speaker, turn.text), codes))
     expected = torch.cat(rows)
     assert torch.equal(studio.engine.cached_rows()[: len(expected)], expected)
     assert third.meta["context"]["prompt_positions"] == len(expected) + len(studio.window.ids(0, "Three."))

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from csm_repl.engine import Engine, SamplingOptions, prompt_rows, spoken_text
+from csm_repl.engine import Engine, SamplingOptions, build_prompt, spoken_text
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.train.items import Item, Turn
@@ -57,6 +57,6 @@ def load_engine(folder: Path) -> Engine:
 def say_again(engine: Engine, tokenizer: Tokenizer, turn: Turn) -> tuple[str | None, torch.Tensor]:
     """Why the greedy take of a turn's words ended, and its codes [K, T]."""
     ids = tokenizer.encode(spoken_text(turn.speaker, turn.text))
-    take = engine.generate(prompt_rows([], ids, engine.n_codebooks), options=GREEDY, max_frames=40)
+    take = engine.generate(build_prompt([], ids, engine.n_codebooks), options=GREEDY, max_frames=40)
     frames = list(take)
     return take.ended, torch.stack(frames, dim=1) if frames else torch.zeros(engine.n_codebooks, 0)

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csm_repl.engine import prompt_rows, spoken_text
+from csm_repl.engine import build_prompt, spoken_text
 from csm_repl.model.config import ModelConfig
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.train.batches import BatchPlan, Position, Sequences, lay_out
@@ -44,7 +44,7 @@ def test_a_conversation_becomes_the_rows_that_the_engine_is_prompted_with(
     ids = [tokenizer.encode(spoken_text(turn.speaker, turn.text)) for turn in item.turns]
     codes = [turn.codes.long() for turn in item.turns]
     context = list(zip(ids, codes, strict=True))
-    expected = prompt_rows(context[:-1], ids[-1], 5, begun=codes[-1])
+    expected = build_prompt(context[:-1], ids[-1], 5, begun=codes[-1])
     assert torch.equal(rows[:-1], expected)
     assert rows[-1].tolist() == [0, 0, 0, 0, 0, -1]
 

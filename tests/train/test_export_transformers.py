@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from csm_repl.codec import MimiCodec
-from csm_repl.engine import Engine, prompt_rows, spoken_text
+from csm_repl.engine import Engine, build_prompt, spoken_text
 from csm_repl.errors import CheckpointError
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.config import parse_config
@@ -181,7 +181,7 @@ def test_transformers_speaks_the_engines_frames(exported: Exported, loaded: Any,
     )
     ids = exported.tokenizer.encode(spoken_text(1, text))
     assert inputs["input_ids"][0].tolist() == list(ids)
-    take = load_engine(exported.folder).generate(prompt_rows([], ids, 5), options=GREEDY, max_frames=12)
+    take = load_engine(exported.folder).generate(build_prompt([], ids, 5), options=GREEDY, max_frames=12)
     frames = torch.stack(list(take))
     assert len(set(frames.flatten().tolist())) > 20
     assert torch.equal(theirs[0], frames)
@@ -202,7 +202,7 @@ def test_transformers_hears_the_context_as_the_engine_does(exported: Exported, l
     )
     encode = exported.tokenizer.encode
     context = [(encode(spoken_text(0, "first")), exported.codec.encode(samples))]
-    rows = prompt_rows(context, encode(spoken_text(1, "second")), 5)
+    rows = build_prompt(context, encode(spoken_text(1, "second")), 5)
     assert inputs["input_ids"].shape[1] == len(rows)
     for folder in (exported.folder, exported.base.folder):
         take = load_engine(folder).generate(rows, options=GREEDY, max_frames=10)
@@ -217,7 +217,7 @@ def test_transformers_makes_the_codecs_sound(exported: Exported, loaded: Any) ->
         **inputs, do_sample=False, depth_decoder_do_sample=False, max_new_tokens=8, output_audio=True
     )
     take = load_engine(exported.folder).generate(
-        prompt_rows([], exported.tokenizer.encode("[0]hi"), 5), options=GREEDY, max_frames=8
+        build_prompt([], exported.tokenizer.encode("[0]hi"), 5), options=GREEDY, max_frames=8
     )
     sound = exported.codec.decode(torch.stack(list(take)).T)
     torch.testing.assert_close(made[0].flatten(), sound, rtol=1e-3, atol=1e-5)
@@ -237,7 +237,7 @@ def test_its_loss_with_output_labels_is_ours(exported: Exported, loaded: Any) ->
     )
     theirs = loaded(**inputs)
     codes = exported.codec.encode(samples)
-    rows = prompt_rows([(exported.tokenizer.encode("[0]learn"), codes)], [], 5)
+    rows = build_prompt([(exported.tokenizer.encode("[0]learn"), codes)], [], 5)
     batch = Batch(rows[None], rows[None, :, 0] >= 0, *torch.zeros(2, 1, len(rows), dtype=torch.int64))
     ours = frame_losses(exported.network, batch, torch.arange(batch.n_targets))
     assert ours.n_frames == 7 + 1
@@ -307,7 +307,7 @@ def test_another_codec_stays_behind_and_that_is_said(new: Callable[[], Trainable
         "<|begin_of_text|>[0]hi<|end_of_text|>", return_tensors="pt", add_special_tokens=False
     )
     theirs = model.generate(**inputs, do_sample=False, depth_decoder_do_sample=False, max_new_tokens=6)
-    rows = prompt_rows([], inputs["input_ids"][0].tolist(), 5)
+    rows = build_prompt([], inputs["input_ids"][0].tolist(), 5)
     take = load_engine(tmp_path / "out").generate(rows, options=GREEDY, max_frames=6)
     assert torch.equal(theirs[0], torch.stack(list(take)))
 

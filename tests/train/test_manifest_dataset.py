@@ -24,7 +24,7 @@ def wav_bytes(seconds: float = 0.5, rate: int = 16_000) -> bytes:
     return buffer.getvalue()
 
 
-def audio_rows(n: int = 3, **columns: list[Any]) -> Any:
+def frame_positions(n: int = 3, **columns: list[Any]) -> Any:
     values = [{"bytes": wav_bytes(0.5 + 0.1 * index), "path": None} for index in range(n)]
     content = {"audio": values, "text": [f"Row {index}." for index in range(n)], **columns}
     return datasets.Dataset.from_dict(content).cast_column("audio", datasets.Audio(decode=False))
@@ -32,7 +32,7 @@ def audio_rows(n: int = 3, **columns: list[Any]) -> Any:
 
 def test_an_audio_column_is_read_without_being_decoded_by_datasets(tmp_path: Path) -> None:
     # decode=True needs torchcodec, which is not a dependency.
-    rows = audio_rows().cast_column("audio", datasets.Audio())
+    rows = frame_positions().cast_column("audio", datasets.Audio())
     rows.save_to_disk(str(tmp_path / "set"))
     manifest = read_manifest(str(tmp_path / "set"))
     assert [record.turns[0].text for record in manifest.records] == ["Row 0.", "Row 1.", "Row 2."]
@@ -60,20 +60,20 @@ def test_arrays_are_sound_too() -> None:
 
 
 def test_speakers_that_are_names_are_numbered_and_told() -> None:
-    manifest = read_rows(audio_rows(speaker=["p7", "p2", "p7"]), "set", folder=None)
+    manifest = read_rows(frame_positions(speaker=["p7", "p2", "p7"]), "set", folder=None)
     assert [record.turns[0].speaker for record in manifest.records] == [1, 0, 1]
     assert manifest.notes == ("Speakers: p2 = 0, p7 = 1.",)
 
 
 def test_small_numbers_of_speakers_stay_and_large_ones_are_numbered() -> None:
-    small = read_rows(audio_rows(speaker_id=[7, 2, 7]), "set", folder=None)
+    small = read_rows(frame_positions(speaker_id=[7, 2, 7]), "set", folder=None)
     assert [record.turns[0].speaker for record in small.records] == [7, 2, 7]
-    large = read_rows(audio_rows(speaker_id=[7000, 2, 7000]), "set", folder=None)
+    large = read_rows(frame_positions(speaker_id=[7000, 2, 7000]), "set", folder=None)
     assert {record.turns[0].speaker for record in large.records} == {0, 1}
 
 
 def test_rows_of_one_conversation_are_its_turns() -> None:
-    rows = audio_rows(4, conversation_id=["b", "a", "b", "a"], speaker=[0, 0, 1, 1])
+    rows = frame_positions(4, conversation_id=["b", "a", "b", "a"], speaker=[0, 0, 1, 1])
     manifest = read_rows(rows, "set", folder=None)
     assert [[turn.text for turn in record.turns] for record in manifest.records] == [
         ["Row 0.", "Row 2."],
@@ -82,7 +82,7 @@ def test_rows_of_one_conversation_are_its_turns() -> None:
 
 
 def test_a_conversation_with_a_row_without_words_is_left_out() -> None:
-    rows = audio_rows(4, conversation_id=["b", "a", "b", "a"])
+    rows = frame_positions(4, conversation_id=["b", "a", "b", "a"])
     rows = rows.map(lambda row: {"text": "" if row["text"] == "Row 2." else row["text"]})
     manifest = read_rows(rows, "set", folder=None)
     assert [problem.name for problem in manifest.problems] == ["set[2]"]
@@ -90,7 +90,7 @@ def test_a_conversation_with_a_row_without_words_is_left_out() -> None:
 
 
 def test_a_split_is_train_or_the_one_that_is_named(tmp_path: Path) -> None:
-    both = datasets.DatasetDict({"train": audio_rows(3), "test": audio_rows(1)})
+    both = datasets.DatasetDict({"train": frame_positions(3), "test": frame_positions(1)})
     both.save_to_disk(str(tmp_path / "set"))
     assert len(read_manifest(str(tmp_path / "set")).records) == 3
     assert len(read_manifest(f"{tmp_path / 'set'}:test").records) == 1
@@ -116,7 +116,7 @@ def test_the_hubs_name_config_split_and_manners_reach_the_loader(monkeypatch: py
 
     def load(repo: str, config: str | None, **arguments: Any) -> Any:
         seen.update(repo=repo, config=config, offline=datasets.config.HF_HUB_OFFLINE, **arguments)
-        return audio_rows(2)
+        return frame_positions(2)
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     manifest = read_manifest("hf:owner/name/en:dev", offline=True, token="secret")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from csm_repl.engine import prompt_rows
+from csm_repl.engine import build_prompt
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.config import ModelConfig, parse_config
 from csm_repl.model.csm import CSM
@@ -30,7 +30,7 @@ def golden_network(golden_folder: Path) -> TrainableCSM:
 
 def golden_rows(case: dict[str, Any]) -> torch.Tensor:
     context = [(part["text_ids"], torch.tensor(part["codes"]).T) for part in case["context"]]
-    return prompt_rows(context, case["text_ids"], 32, begun=torch.tensor(case["frames"]).T)
+    return build_prompt(context, case["text_ids"], 32, begun=torch.tensor(case["frames"]).T)
 
 
 def test_its_tensors_have_the_published_names(golden_network: TrainableCSM, golden_folder: Path) -> None:
@@ -67,7 +67,7 @@ def test_its_hidden_states_are_the_engines(
 @torch.no_grad()
 def test_padding_on_the_right_changes_nothing(golden_network: TrainableCSM) -> None:
     generator = torch.Generator().manual_seed(0)
-    rows = prompt_rows([], [1, 2, 3], 32, begun=torch.randint(0, 2048, (32, 6), generator=generator))
+    rows = build_prompt([], [1, 2, 3], 32, begun=torch.randint(0, 2048, (32, 6), generator=generator))
     padded = torch.full((2, 20, 33), -1)
     padded[1, : len(rows)] = rows
     alone = golden_network.hidden_states(rows[None])[0]
@@ -76,7 +76,7 @@ def test_padding_on_the_right_changes_nothing(golden_network: TrainableCSM) -> N
 
 @torch.no_grad()
 def test_early_states_are_those_after_a_third_of_the_layers(golden_network: TrainableCSM) -> None:
-    rows = prompt_rows([], [1, 2, 3], 32)[None]
+    rows = build_prompt([], [1, 2, 3], 32)[None]
     layers = golden_network.backbone.layers
     expected = golden_network.embed(rows)
     for layer in layers[: len(layers) // 3]:
@@ -124,7 +124,7 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_state(config
 
 
 def test_gradient_checkpointing_gives_the_same_gradients(new: Callable[[], TrainableCSM]) -> None:
-    rows = prompt_rows([], [1, 2, 3], 5, begun=torch.randint(0, 67, (5, 6)))[None]
+    rows = build_prompt([], [1, 2, 3], 5, begun=torch.randint(0, 67, (5, 6)))[None]
     gradients = []
     for checkpointed in (False, True):
         network = new()
@@ -141,7 +141,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(new: Callable[[], Train
 @pytest.mark.filterwarnings("ignore:Mismatch dtype")
 def test_the_rotary_table_stays_float32_in_a_bf16_network(golden_folder: Path) -> None:
     network = load_network(find_checkpoint(golden_folder), device=CPU).to(torch.bfloat16)
-    rows = prompt_rows([], [1, 2, 3], 32)[None]
+    rows = build_prompt([], [1, 2, 3], 32)[None]
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         network.hidden_states(rows)
     table = network.backbone.layers[0].attn.pos_embeddings._table

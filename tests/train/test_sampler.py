@@ -12,7 +12,7 @@ import torch
 pytest.importorskip("torchtune")
 
 from csm_repl.codec import Codec, load_codec
-from csm_repl.engine import Engine, ceiling_seconds, prompt_rows, spoken_text
+from csm_repl.engine import Engine, ceiling_seconds, build_prompt, spoken_text
 from csm_repl.errors import OutputError
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.config import ModelConfig
@@ -60,7 +60,7 @@ def test_a_sample_is_the_engines_take_of_the_checkpoint(
     assert [event.text for event in (first, second)] == ["Hello.", "Again."]
     engine = Engine(load_csm(find_checkpoint(tiny_checkpoint), device=CPU, dtype=torch.float32))
     take = engine.generate(
-        prompt_rows([], words.encode(spoken_text(3, "Hello.")), 32),
+        build_prompt([], words.encode(spoken_text(3, "Hello.")), 32),
         seed=SEED + 1,
         max_frames=int(ceiling_seconds("Hello.") * codec.frame_rate),
     )

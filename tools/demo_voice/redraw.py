@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from csm_repl.codec import load_codec
-from csm_repl.engine import prompt_rows, spoken_text
-from csm_repl.engine.prompt import segment_rows
+from csm_repl.engine import build_prompt, spoken_text
+from csm_repl.engine.prompt import segment_positions
 from csm_repl.model.checkpoint import find_checkpoint
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.train.build import load_network
@@ -78,8 +78,8 @@ class Speaker:
             codes: int64 [K, T], what is said.
             hears_itself: else codebook 0 alone is heard of what is said.
         """
-        prompt = prompt_rows(context, ids, len(codes))
-        said = segment_rows(ids, codes)
+        prompt = build_prompt(context, ids, len(codes))
+        said = segment_positions(ids, codes)
         if not hears_itself:
             said[len(ids) : -1, 1:-1] = -1
         rows = torch.cat([prompt[: len(prompt) - len(ids)], said])

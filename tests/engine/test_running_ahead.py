@@ -7,43 +7,30 @@ from typing import Any
 
 import pytest
 import torch
-from step_takes import golden_rows, micro_rows, single
+from step_takes import golden_prompt, micro_prompt, single
 
-from csm_repl.engine import Engine, SamplingOptions, prompt_rows
-from csm_repl.engine.engine import FIRST_FRAME_REDRAWS
+from csm_repl.engine import Engine, SamplingOptions, build_prompt
+from csm_repl.engine.core import FIRST_FRAME_REDRAWS
 from csm_repl.engine.graphs import GraphRunner
-from csm_repl.engine.lagged import LaggedEngine, Mailbox
-from csm_repl.engine.step import FrameStep
+from csm_repl.engine.mailbox import Mailbox
 from csm_repl.model.csm import CSM
-from csm_repl.model.transformer import KVCache
+from tests.engine.conftest import recorded
 from tests.faults import Fault
 
-ROWS = micro_rows(2)
+PROMPT = micro_prompt(2)
 ZERO, SOUND = [0, 0, 0, 0], [5, 0, 0, 0]
 OPTIONS = [SamplingOptions(), SamplingOptions(top_k=1), SamplingOptions(1.2, 5)]
 
 
-class FakeGraph:
-    """As a CUDA graph, but what was recorded runs again in Python, and at once."""
-
-    def __init__(self, function: Callable[[], None]) -> None:
-        function()
-        self.replay = function
-
-
-def recorded(model: CSM, cache: KVCache) -> GraphRunner:
-    return GraphRunner(FrameStep(model, cache), FakeGraph)
-
-
-def lagged(model: CSM) -> LaggedEngine:
-    return LaggedEngine(model, recorded)
+def lagged(model: CSM) -> Engine:
+    return Engine(model, make_runner=recorded)
 
 
 def left_behind(engine: Engine, take: Any) -> dict[str, Any]:
     """All that a later take could notice."""
     return {
-        "cached": engine.cached_rows().tolist(),
-        "noise": take.sampler.state().tolist(),
+        "cached": engine.held().tolist(),
+        "noise": take.noise.state().tolist(),
         "ended": take.ended,
         "n_frames": take.n_frames,
         "stats": engine.stats,
@@ -60,7 +47,7 @@ def test_a_lagged_take_speaks_the_golden_tokens(
 ) -> None:
     case = golden_cases[number]
     take = lagged(golden_model).generate(
-        golden_rows(case), options=SamplingOptions(top_k=1), max_frames=len(case["frames"])
+        golden_prompt(case), options=SamplingOptions(top_k=1), max_frames=len(case["frames"])
     )
     assert [frame.tolist() for frame in take] == case["frames"]
 
@@ -70,7 +57,7 @@ def test_a_lagged_take_speaks_the_golden_tokens(
 def test_a_take_that_is_cut_or_fills_the_context(
     max_frames: int | None, options: SamplingOptions, micro_model: CSM
 ) -> None:
-    rows = micro_rows(70)
+    rows = micro_prompt(70)
 
     def use(engine: Engine) -> Any:
         take = engine.generate(rows, options=options, seed=3, max_frames=max_frames)
@@ -86,7 +73,7 @@ def test_a_take_that_ends_by_itself(seed: int, tiny_model: CSM) -> None:
     """tiny_checkpoint's weights close a take with probability 0.1 a frame, the first one included."""
 
     def use(engine: Engine) -> Any:
-        take = engine.generate(prompt_rows([], [256, 72, 105, 257], 32), seed=seed, max_frames=200)
+        take = engine.generate(build_prompt([], [256, 72, 105, 257], 32), seed=seed, max_frames=200)
         frames = [frame.tolist() for frame in take]
         assert take.ended == "end"
         return frames, left_behind(engine, take)
@@ -99,11 +86,11 @@ def test_the_noise_goes_on_in_the_next_take_as_if_nothing_had_been_dropped(tiny_
     """As the pieces of a long turn do, whose first piece ended by itself."""
 
     def use(engine: Engine) -> Any:
-        first = engine.generate(prompt_rows([], [256, 72, 257], 32), seed=2, max_frames=200)
+        first = engine.generate(build_prompt([], [256, 72, 257], 32), seed=2, max_frames=200)
         frames = [list(first)]
         for word in (80, 90):
-            rows = prompt_rows([], [256, word, 257], 32)
-            frames.append(list(engine.generate(rows, sampler=first.sampler, max_frames=200)))
+            rows = build_prompt([], [256, word, 257], 32)
+            frames.append(list(engine.generate(rows, noise=first.noise, max_frames=200)))
         return [[frame.tolist() for frame in take] for take in frames]
 
     ordinary, got = both(tiny_model, use)
@@ -113,11 +100,11 @@ def test_the_noise_goes_on_in_the_next_take_as_if_nothing_had_been_dropped(tiny_
 @pytest.mark.parametrize("n_heard", [1, 2, 5])
 def test_a_take_that_is_abandoned(n_heard: int, micro_model: CSM) -> None:
     def use(engine: Engine) -> Any:
-        take = engine.generate(ROWS, seed=1)
+        take = engine.generate(PROMPT, seed=1)
         frames = [next(take).tolist() for _ in range(n_heard)]
-        state = engine.cached_rows().tolist()
-        # Whoever starts another take ends this one.
-        following = engine.generate(micro_rows(5), sampler=take.sampler, max_frames=4)
+        state = engine.held().tolist()
+        take.close()
+        following = engine.generate(micro_prompt(5), noise=take.noise, max_frames=4)
         return frames, state, [frame.tolist() for frame in following]
 
     ordinary, got = both(micro_model, use)
@@ -126,10 +113,11 @@ def test_a_take_that_is_abandoned(n_heard: int, micro_model: CSM) -> None:
 
 def test_the_logits_after_an_abandoned_take(micro_model: CSM) -> None:
     def use(engine: Engine) -> Any:
-        take = engine.generate(ROWS, seed=1)
+        take = engine.generate(PROMPT, seed=1)
         next(take)
-        engine.next_logits(micro_rows(5))
-        return take.sampler.state().tolist(), engine.cached_rows().tolist()
+        take.close()
+        engine.next_logits(micro_prompt(5))
+        return take.noise.state().tolist(), engine.held().tolist()
 
     ordinary, got = both(micro_model, use)
     assert got == ordinary
@@ -141,7 +129,7 @@ def test_a_conversation_prefills_what_an_ordinary_engine_prefills(tiny_model: CS
         said = []
         for number in range(5):
             ids = [256, *range(30 + number, 36 + number), 257]
-            take = engine.generate(prompt_rows(context, ids, 32), seed=number, max_frames=60)
+            take = engine.generate(build_prompt(context, ids, 32), seed=number, max_frames=60)
             codes = torch.stack(list(take), 1)
             context.append((ids, codes))
             said.append((codes.tolist(), take.n_prefilled, take.n_prompt))
@@ -164,9 +152,9 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Log:
     log = Log()
     draw, read = GraphRunner.draw, Mailbox.read
 
-    def logged_draw(self: GraphRunner, n_rows: int) -> None:
+    def logged_draw(self: GraphRunner, slots: Any) -> None:
         log.entries.append("launch")
-        draw(self, n_rows)
+        draw(self, slots)
 
     def logged_read(self: Mailbox, ticket: int) -> torch.Tensor:
         log.entries.append("read")
@@ -177,12 +165,12 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Log:
     return log
 
 
-Scripted = Callable[[Iterable[list[int]]], LaggedEngine]
+Scripted = Callable[[Iterable[list[int]]], Engine]
 
 
 @pytest.fixture
 def scripted(micro_model: CSM, monkeypatch: pytest.MonkeyPatch) -> Scripted:
-    def make(frames: Iterable[list[int]]) -> LaggedEngine:
+    def make(frames: Iterable[list[int]]) -> Engine:
         engine = lagged(micro_model)
         left = iter(frames)
         monkeypatch.setattr(micro_model, "make_frames", lambda *_: torch.tensor([next(left)]))
@@ -192,7 +180,7 @@ def scripted(micro_model: CSM, monkeypatch: pytest.MonkeyPatch) -> Scripted:
 
 
 def test_a_frame_is_launched_before_the_one_before_it_is_read(scripted: Scripted, log: Log) -> None:
-    take = scripted([SOUND] * 9).generate(ROWS, max_frames=4)
+    take = scripted([SOUND] * 9).generate(PROMPT, max_frames=4)
     next(take)
     # Nobody waits for the first frame longer than it takes; the second is under way when it goes out.
     assert log.entries == ["launch", "read", "launch"]
@@ -207,7 +195,7 @@ def test_a_frame_is_launched_before_the_one_before_it_is_read(scripted: Scripted
 
 
 def test_a_frame_behind_the_end_is_dropped(scripted: Scripted) -> None:
-    take = scripted([SOUND, SOUND, ZERO, SOUND]).generate(ROWS)
+    take = scripted([SOUND, SOUND, ZERO, SOUND]).generate(PROMPT)
     assert [frame.tolist() for frame in take] == [SOUND, SOUND]
     assert (take.ended, take.n_frames) == ("end", 2)
 
@@ -216,31 +204,22 @@ def test_a_first_frame_that_closes_is_drawn_again_before_anything_follows(
     scripted: Scripted, log: Log
 ) -> None:
     frames = [ZERO] * FIRST_FRAME_REDRAWS + [SOUND, ZERO, SOUND]
-    take = scripted(frames).generate(ROWS)
+    take = scripted(frames).generate(PROMPT)
     assert [frame.tolist() for frame in take] == [SOUND]
     assert log.entries[: 2 * FIRST_FRAME_REDRAWS] == ["launch", "read"] * FIRST_FRAME_REDRAWS
 
 
 def test_nothing_follows_a_take_that_says_nothing(scripted: Scripted) -> None:
-    take = scripted([ZERO] * (FIRST_FRAME_REDRAWS + 1)).generate(ROWS)
+    take = scripted([ZERO] * (FIRST_FRAME_REDRAWS + 1)).generate(PROMPT)
     assert (list(take), take.ended) == ([], "end")
-
-
-def test_another_take_ends_the_one_before(micro_model: CSM) -> None:
-    engine = lagged(micro_model)
-    first = engine.generate(ROWS)
-    next(first)
-    engine.generate(ROWS)
-    with pytest.raises(RuntimeError, match="another take"):
-        next(first)
 
 
 @pytest.mark.parametrize("top_k", [65, 300, 5000])
 def test_a_wider_top_k_is_recorded_anew(top_k: int, micro_model: CSM) -> None:
     engine, option = lagged(micro_model), SamplingOptions(top_k=top_k)
-    list(engine.generate(ROWS, max_frames=2))
-    take = engine.generate(ROWS, options=option, seed=3, max_frames=6)
-    assert [frame.tolist() for frame in take] == single(micro_model, ROWS, 6, option, 3)
+    list(engine.generate(PROMPT, max_frames=2))
+    take = engine.generate(PROMPT, options=option, seed=3, max_frames=6)
+    assert [frame.tolist() for frame in take] == single(micro_model, PROMPT, 6, option, 3)
 
 
 # An exception at any call of a layer; a take that is asked again goes on as if nothing had happened.
@@ -252,22 +231,22 @@ def test_a_wider_top_k_is_recorded_anew(top_k: int, micro_model: CSM) -> None:
 def test_a_fault_in_a_frame_changes_nothing(
     n_before: int, where: str, error: type[BaseException], micro_model: CSM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = single(micro_model, ROWS, 8, seed=6)
+    whole = single(micro_model, PROMPT, 8, seed=6)
     engine = lagged(micro_model)
     transformer = getattr(micro_model, where)
     fault = Fault(error)
     fault.plant(monkeypatch, transformer, transformer.norm, late=True)
-    take = engine.generate(ROWS, seed=6, max_frames=8)
+    take = engine.generate(PROMPT, seed=6, max_frames=8)
     fault.left = n_before if where == "decoder" else n_before // 3
     frames: list[list[int]] = []
     with pytest.raises(error):
         frames.extend(frame.tolist() for frame in take)
     frames += [frame.tolist() for frame in take]
     assert frames == whole
-    assert engine.cached_rows().tolist() == _cached_after(micro_model)
+    assert engine.held().tolist() == _cached_after(micro_model)
 
 
 def _cached_after(model: CSM) -> list[list[int]]:
     engine = Engine(model)
-    list(engine.generate(ROWS, seed=6, max_frames=8))
-    return engine.cached_rows().tolist()
+    list(engine.generate(PROMPT, seed=6, max_frames=8))
+    return engine.held().tolist()
