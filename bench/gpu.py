@@ -1,7 +1,7 @@
 """What csm-repl does on a GPU: frames, first audio, memory and batches, beside transformers.
 
     python -m bench.gpu [--parts graphs,eager,compile,int8,fp8,int4,transformers,transformers-static,batch]
-                        [--rows 1,8,32] [--context 500] [--frames 60] [--text 16] [--dtype bfloat16]
+                        [--slots 1,8,32] [--context 500] [--frames 60] [--text 16] [--dtype bfloat16]
                         [--device cuda]
 
 Full size, random weights, sampling on. `graphs` is what the program does by default, `eager` what it falls
@@ -170,8 +170,8 @@ def measure(part: str, arguments: argparse.Namespace) -> dict[str, Any]:
     job = Job(dtype, arguments.context, n_frames, arguments.device, size=arguments.size)
     if part == "batch":
         model = ours.build(job.device, job.dtype, config=job.config)
-        rows = [int(n) for n in arguments.rows.split(",")]
-        return {"rows": measure_batch(model, job, rows, 1), "memory_gb": memory_gb(job.device)}
+        slots = [int(n) for n in arguments.slots.split(",")]
+        return {"slots": measure_batch(model, job, slots, 1), "memory_gb": memory_gb(job.device)}
     if part.startswith("transformers"):
         return measure_transformers(part, job)
     return measure_ours(part, job, arguments.text)
@@ -186,22 +186,22 @@ def print_results(results: dict[str, dict[str, Any]]) -> None:
         for part in set(takes) - {"graphs"}:
             print(f"{part}: {takes[part]['frame_ms'] / takes['graphs']['frame_ms']:.2f} × the time of graphs")
     batch = results.get("batch", {})
-    if "rows" in batch:
-        found = batch["rows"]
+    if "slots" in batch:
+        found = batch["slots"]
+        alone = next(iter(found.values()))["frames_per_s"]
         print_table(
-            ["rows", "ms/step", "frames/s", "times real time", "throughput / single"],
+            ["slots", "ms/step", "frames/s", "times real time", "throughput / first"],
             [
                 (
                     name,
                     row["step_s"] * 1e3,
                     row["frames_per_s"],
                     row["times_real_time"],
-                    row["frames_per_s"] / found["single"]["frames_per_s"],
+                    row["frames_per_s"] / alone,
                 )
                 for name, row in found.items()
             ],
         )
-        print("single is the eager engine")
     for part, found in results.items():
         for sentence in [
             *found.get("said", []),
@@ -212,7 +212,7 @@ def print_results(results: dict[str, dict[str, Any]]) -> None:
 
 def main(words: list[str] | None = None) -> None:
     parser = BenchmarkParser(__doc__, device="cuda")
-    parser.add_option("--rows", default="1,8,32")
+    parser.add_option("--slots", default="1,8,32")
     parser.add_option("--context", type=int, default=500)
     parser.add_option("--frames", type=int, default=60)
     parser.add_option("--text", type=int, default=16)

@@ -24,12 +24,12 @@ from bench.peers import ours
 from bench.peers.base import Job, clock
 from bench.report import print_machine, print_table, write_results
 from csm_repl.codec import Codec, DecodeStream, chunk_sizes
-from csm_repl.engine import AnyEngine, SamplingOptions, open_engine
+from csm_repl.engine import Engine, SamplingOptions, open_engine
 
 HOW = ("one thread", "two threads")
 
 
-def chunks(engine: AnyEngine, job: Job) -> Iterator[torch.Tensor]:
+def chunks(engine: Engine, job: Job) -> Iterator[torch.Tensor]:
     """The take's codes, [K, n] at a time."""
     options = SamplingOptions(temperature=job.temperature, top_k=job.top_k)
     take = engine.generate(ours.prompt(job), options=options, seed=job.seed, max_frames=job.n_frames)
@@ -44,7 +44,7 @@ def chunks(engine: AnyEngine, job: Job) -> Iterator[torch.Tensor]:
         yield torch.stack(waiting, dim=1)
 
 
-def speak(engine: AnyEngine, codec: Codec, job: Job, how: str) -> float:
+def speak(engine: Engine, codec: Codec, job: Job, how: str) -> float:
     """Seconds from the prompt, which is in the prefix cache, to the last sample."""
     started = clock(job.device)
     with codec.stream() as stream:

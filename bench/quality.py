@@ -88,13 +88,13 @@ def forced_logits(model: CSM, rows: torch.Tensor, frames: torch.Tensor) -> torch
     for index in range(len(frames)):
         if index:
             position = len(rows) + index - 1
-            hidden = model.run_backbone(model.embed_frame(frames[index - 1]), cache, position)
+            hidden = model.run_backbone(model.embed_frames(frames[None, index - 1]), cache, position)
 
         def pick(scores: torch.Tensor, codebook: int, index: int = index) -> torch.Tensor:
-            logits[index, codebook] = scores
-            return frames[index, codebook]
+            logits[index, codebook] = scores[0]
+            return frames[None, index, codebook]
 
-        model.make_frame(hidden, depth_cache, pick)
+        model.make_frames(hidden[None], depth_cache, pick)
     return logits
 
 

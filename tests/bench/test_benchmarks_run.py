@@ -36,8 +36,8 @@ def positive(value: Any) -> bool:
 
 @pytest.mark.parametrize("mode", ["none", "int8"])
 def test_batch(mode: str) -> None:
-    found = batch.measure_mode(mode, arguments(rows="1,3", context=20, frames=3, rounds=1))
-    assert list(found) == ["single", "1", "3"]
+    found = batch.measure_mode(mode, arguments(slots="1,3", context=20, frames=3, rounds=1))
+    assert list(found) == ["1", "3"]
     assert positive(found)
     assert found["3"]["frames_per_s"] == pytest.approx(3 / found["3"]["step_s"])
 
@@ -59,7 +59,7 @@ def test_first_audio() -> None:
 
 @pytest.mark.parametrize("part", ["graphs", "eager", "int8", "int4", "transformers", "transformers-static"])
 def test_gpu_takes(part: str) -> None:
-    found = gpu.measure(part, arguments(rows="1", context=20, frames=3, text=5))
+    found = gpu.measure(part, arguments(slots="1", context=20, frames=3, text=5))
     figures = {key: found[key] for key in ("frame_ms", "best_ms", "first_frame_ms", "warm_up_s")}
     assert positive(figures)
     # With its static cache it is a difference of two times, which noise can make nothing.
@@ -69,7 +69,7 @@ def test_gpu_takes(part: str) -> None:
 
 def test_gpu_says_why_there_is_no_fp8() -> None:
     with pytest.raises(UsageError, match="need a GPU of Ada"):
-        gpu.measure("fp8", arguments(rows="1", context=20, frames=3, text=5))
+        gpu.measure("fp8", arguments(slots="1", context=20, frames=3, text=5))
 
 
 def test_gpu_counts_the_bytes_of_each_kind_of_weights() -> None:
@@ -82,8 +82,8 @@ def test_gpu_counts_the_bytes_of_each_kind_of_weights() -> None:
 
 
 def test_gpu_batch() -> None:
-    found = gpu.measure("batch", arguments(rows="2", context=20, frames=3, text=5))
-    assert list(found["rows"]) == ["single", "2"]
+    found = gpu.measure("batch", arguments(slots="2", context=20, frames=3, text=5))
+    assert list(found["slots"]) == ["2"]
 
 
 def test_gpu_goes_on_without_a_codec(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +91,7 @@ def test_gpu_goes_on_without_a_codec(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ImportError("No module named 'moshi'")
 
     monkeypatch.setattr(gpu.codec_peer, "build", missing)
-    found = gpu.measure("graphs", arguments(rows="1", context=20, frames=3, text=5))
+    found = gpu.measure("graphs", arguments(slots="1", context=20, frames=3, text=5))
     assert found["first_frame_cached_ms"] > 0
     assert "first_audio_cached_ms" not in found
 
@@ -122,16 +122,16 @@ def test_gpu_refuses_politely_without_cuda() -> None:
 
 def test_gpu_reports_parts_that_fail(capsys: pytest.CaptureFixture[str]) -> None:
     frames = {"frame_ms": 4.0, "said": ["Recording took 1.0 s."]}
-    batch_rows = {"single": {"step_s": 0.01, "frames_per_s": 100.0, "times_real_time": 8.0}}
+    batch_slots = {"1": {"step_s": 0.01, "frames_per_s": 100.0, "times_real_time": 8.0}}
     gpu.print_results(
         {"graphs": frames, "eager": {**frames, "frame_ms": 10.0}, "compile": {"failed": "exit code 1"},
-         "batch": {"rows": batch_rows}}
+         "batch": {"slots": batch_slots}}
     )  # fmt: skip
     out = capsys.readouterr().out
     assert "| graphs | 4 |" in out
     assert "eager: 2.50 × the time of graphs" in out
     assert "compile: FAILED: exit code 1" in out
-    assert "| single | 10 | 100 | 8 | 1 |" in out
+    assert "| 1 | 10 | 100 | 8 | 1 |" in out
 
 
 def test_a_table_is_markdown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,11 +141,11 @@ def test_a_table_is_markdown(capsys: pytest.CaptureFixture[str]) -> None:
 
 COMMANDS = {
     "frame": ["--peers", "ours,plain-int8,codec", "--context", "10", "--frames", "2", "--rounds", "1"],
-    "batch": ["--rows", "1,2", "--modes", "none", "--context", "10", "--frames", "2", "--rounds", "1"],
+    "batch": ["--slots", "1,2", "--modes", "none", "--context", "10", "--frames", "2", "--rounds", "1"],
     "conversation": ["--turns", "2", "--frames", "3", "--text", "4", "--peers", "cached,uncached"],
     "first_audio": ["--modes", "none", "--context", "10", "--rounds", "1"],
     "overlap": ["--frames", "4", "--context", "10", "--rounds", "1", "--quantize", "none"],
-    "gpu": ["--parts", "graphs,batch", "--rows", "2", "--context", "10", "--frames", "2", "--device", "cpu"],
+    "gpu": ["--parts", "graphs,batch", "--slots", "2", "--context", "10", "--frames", "2", "--device", "cpu"],
 }
 
 

@@ -184,7 +184,9 @@ def fault(micro_model: CSM, monkeypatch: pytest.MonkeyPatch, request: pytest.Fix
     planted = Fault(error)
     transformer = micro_model.decoder if where == "depth decoder" else micro_model.backbone
     late = where == "last layer"
-    planted.plant(monkeypatch, transformer, transformer.layers[-1 if late else 0], late=late)
+    # Both ways through a layer, for many positions and for one, call its norms.
+    norm = transformer.layers[-1].mlp_norm if late else transformer.layers[0].attn_norm
+    planted.plant(monkeypatch, transformer, norm, late=late)
     return planted
 
 

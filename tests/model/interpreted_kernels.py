@@ -15,7 +15,7 @@ from test_gpu_linear import KINDS, MODES
 from test_quantized_linear import BF16, layer, random_rows, random_weight, relative
 from torch.nn import functional as F
 
-from csm_repl.engine import BatchEngine, BatchItem, Engine, RowFrame, SamplingOptions, text_positions
+from csm_repl.engine import Engine, Frame, SamplingOptions, TakeRequest, text_positions
 from csm_repl.model import gpu_kernels
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.csm import CSM
@@ -203,10 +203,12 @@ def test_takes_one_by_one_and_side_by_side_are_those_of_the_weights_that_are_lef
     alone = [frame.tolist() for frame in Engine(model).generate(prompts[0], options=GREEDY, max_frames=2)]
     assert alone == expected[0]
     together: list[list[list[int]]] = [[], []]
-    items = [BatchItem(rows, GREEDY, max_frames=2) for rows in prompts]
-    for event in BatchEngine(model, 2).generate_batch(items):
-        if isinstance(event, RowFrame):
-            together[event.index].append(event.codes.tolist())
+    engine = Engine(model, 2)
+    takes = [engine.submit(TakeRequest(prompt, GREEDY, max_frames=2)) for prompt in prompts]
+    while engine.n_open:
+        for event in engine.step():
+            if isinstance(event, Frame):
+                together[takes.index(event.take)].append(event.codes.tolist())
     assert together == expected
 
 

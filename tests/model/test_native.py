@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from csm_repl.engine import BatchEngine, BatchItem, Engine, RowFrame, SamplingOptions, build_prompt
+from csm_repl.engine import Engine, Frame, SamplingOptions, TakeRequest, build_prompt
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.csm import CSM
 from csm_repl.model.linear import Linear
@@ -180,13 +180,15 @@ def test_takes_side_by_side_are_those_of_one_by_one(folder: Path, quantize: str)
     """PyTorch's kernels round by the number of rows; these do not."""
     model = load(folder, "float32", quantize)
     prompts = [build_prompt([], [256, *range(65, 65 + n), 257], 4) for n in (3, 9, 5, 14, 2)]
-    items = [BatchItem(rows, SamplingOptions(), seed=n, max_frames=12) for n, rows in enumerate(prompts)]
-    together: list[list[list[int]]] = [[] for _ in items]
-    for event in BatchEngine(model, 3).generate_batch(items):
-        if isinstance(event, RowFrame):
-            together[event.index].append(event.codes.tolist())
-    for item, frames in zip(items, together, strict=True):
-        take = Engine(model).generate(item.rows, options=item.options, seed=item.seed, max_frames=12)
+    engine, together = Engine(model, 3), dict[int, list[list[int]]]()
+    for seed, prompt in enumerate(prompts):
+        together[engine.submit(TakeRequest(prompt, seed=seed, max_frames=12))] = []
+    while engine.n_open:
+        for event in engine.step():
+            if isinstance(event, Frame):
+                together[event.take].append(event.codes.tolist())
+    for seed, (prompt, frames) in enumerate(zip(prompts, together.values(), strict=True)):
+        take = Engine(model).generate(prompt, seed=seed, max_frames=12)
         assert [frame.tolist() for frame in take] == frames
 
 
