@@ -20,6 +20,7 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from bench.frame import FRAME_S
 
@@ -62,7 +63,7 @@ def draw_conversation(axes: Axes, content: dict[str, Any]) -> None:
         numbers = range(1, 1 + len(turns))
         axes.plot(numbers, [turn["first_frame_s"] for turn in turns], style, color=colour, label=label)
     axes.set_ylim(bottom=0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("turn")
     axes.set_ylabel("seconds to the first frame")
     axes.set_title("A conversation")

@@ -39,11 +39,11 @@ def run(device: str, size: str = "full", *, seconds: float = 10.0, repeats: int 
         started = clock(device)
         done = 0
         with codec.stream() as stream:
-            for size in chunk_sizes():
-                stream.push(codes[:, done : done + size])
+            for n_chunk in chunk_sizes():
+                stream.push(codes[:, done : done + n_chunk])
                 if done == 0:
                     first.append(clock(device) - started)
-                done += size
+                done += n_chunk
                 if done >= n_frames:
                     break
             stream.flush()

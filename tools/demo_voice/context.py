@@ -12,6 +12,7 @@ the wrong one; a model that heeds its context is better after its own voice than
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -62,7 +63,7 @@ def measure(
 
 
 def _cross_entropies(
-    speaker: Speaker, context: list[Heard], ids: list[int], codes: torch.Tensor, *, hears_itself: bool
+    speaker: Speaker, context: list[Heard], ids: Sequence[int], codes: torch.Tensor, *, hears_itself: bool
 ) -> torch.Tensor:
     """Of each frame the mean over the codebooks, [T]."""
     states = speaker.states_before_frames(context, ids, codes, hears_itself=hears_itself)

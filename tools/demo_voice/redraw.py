@@ -21,7 +21,7 @@ from csm_repl.train.build import load_network
 
 __all__ = ["Heard", "Speaker"]
 
-Heard = tuple[list[int], torch.Tensor]
+Heard = tuple[Sequence[int], torch.Tensor]
 """A turn: the text's ids and the codes [K, T]."""
 
 
@@ -68,7 +68,7 @@ class Speaker:
             before[voice] = ids, codes
 
     def states_before_frames(
-        self, context: list[Heard], ids: list[int], codes: torch.Tensor, *, hears_itself: bool = True
+        self, context: list[Heard], ids: Sequence[int], codes: torch.Tensor, *, hears_itself: bool = True
     ) -> torch.Tensor:
         """The backbone's hidden states from which each frame is predicted, [T, D].
 
@@ -85,7 +85,7 @@ class Speaker:
         rows = torch.cat([prompt[: len(prompt) - len(ids)], said])
         return self.network.hidden_states(rows[None])[0, len(prompt) - 1 :][: codes.shape[1]]
 
-    def _redrawn(self, context: list[Heard], ids: list[int], codes: torch.Tensor) -> torch.Tensor:
+    def _redrawn(self, context: list[Heard], ids: Sequence[int], codes: torch.Tensor) -> torch.Tensor:
         hidden = self.states_before_frames(context, ids, codes)
         drawn = codes.T.clone()
         for codebook in range(1, len(codes)):

@@ -27,6 +27,7 @@ import numpy as np
 import soundfile
 import torch
 from moshi.quantization import ResidualVectorQuantizer
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
@@ -38,6 +39,9 @@ PEAK_LR, REFINING_LR, FINAL_LR = 8e-4, 3e-4, 2e-5
 PHONES_WEIGHT, COMMIT_WEIGHT, COMPLEX_WEIGHT = 0.5, 0.5, 2.0
 EMA_DECAY = 0.998
 REDRAWING_TEMPERATURE = 0.6
+
+Codes = NDArray[np.int64]
+"""Of one utterance: the first codebook's entries [T], or all codes [K, T]."""
 
 
 def majority(labels: list[str]) -> str:
@@ -69,7 +73,7 @@ class Corpus:
         lines = (folder / "utterances.jsonl").read_text().splitlines()[:limit]
         records = [json.loads(line) for line in lines]
         self.records = records
-        self.sounds: list[np.ndarray] = []
+        self.sounds: list[NDArray[np.int16]] = []
         pairs: list[list[tuple[str, str]]] = []
         for record in records:
             sound, _ = soundfile.read(folder / record["audio"], dtype="int16")
@@ -101,13 +105,13 @@ class Corpus:
         return sounds * torch.from_numpy(gain.astype(np.float32)), entries
 
     def batch_of_codes(
-        self, kinds: tuple[list[np.ndarray], ...], n: int, rng: np.random.Generator
+        self, kinds: tuple[list[Codes], ...], n: int, rng: np.random.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Crops [n, N], and their codes [n, K, frames], all of one kind."""
         return self._crops(kinds[rng.integers(len(kinds))], n, rng)
 
     def _crops(
-        self, labels: list[np.ndarray], n: int, rng: np.random.Generator
+        self, labels: list[Codes], n: int, rng: np.random.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
         size = self.sizes.samples_per_frame
         sounds = np.zeros((n, CROP_FRAMES * size), dtype=np.float32)
@@ -175,6 +179,8 @@ class Training(nn.Module):
 
 
 class SpectralLosses(nn.Module):
+    window_complex: torch.Tensor
+
     def __init__(self, sizes: CodecSizes) -> None:
         super().__init__()
         self.resolutions = ((512, 128, 40), (1024, 256, 80), (2048, 512, 120))
@@ -212,7 +218,7 @@ def begin_refining(training: Training, source: Path) -> None:
     training.network.decoder.requires_grad_(True)
 
 
-def codes_of(corpus: Corpus, codec: Path, model: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def codes_of(corpus: Corpus, codec: Path, model: Path) -> tuple[list[Codes], list[Codes]]:
     """Of each utterance the codec's codes, and those that the model draws, [K, T]."""
     from tools.demo_voice.redraw import Speaker
 
