@@ -22,13 +22,13 @@ def run_train(words: Sequence[str]) -> ExitCode:
     _check_extra(*_NEEDED)
     if job.options.tensorboard:
         _check_extra("tensorboard", install="tensorboard")
-    from csm_repl.train.progress import open_show
+    from csm_repl.train.report.display import open_show
 
     show = open_show(job.settings, job.options.log_every)
     try:
         show.say("Loading.")
         _quieten()
-        from csm_repl.train.run import run_training
+        from csm_repl.train.train_job import run_training
 
         return run_training(job, show)
     except KeyboardInterrupt:
@@ -44,11 +44,11 @@ def run_merge(words: Sequence[str]) -> ExitCode:
     job = parse_merge(words)
     start_logging(verbose=job.settings.verbose)
     _check_extra("torchtune", "torchao")
-    from csm_repl.train.progress import open_show
+    from csm_repl.train.report.display import open_show
 
     show = open_show(job.settings, 1)
     _quieten()
-    from csm_repl.train.merging import run_merging
+    from csm_repl.train.merge_job import run_merging
 
     return run_merging(job, show)
 

@@ -19,15 +19,15 @@ from csm_repl.model.config import ModelConfig, parse_config
 from csm_repl.model.device import choose_placement
 from csm_repl.model.hub import ModelFiles, find_companions, find_model
 from csm_repl.model.tokenizer import Tokenizer
-from csm_repl.train.arrange import group_turns, split_held_out
-from csm_repl.train.code_cache import CodeCache
-from csm_repl.train.corpus import Corpus, CorpusReader, prepare_options, word_finder
+from csm_repl.train.data.arrange import group_turns, split_held_out
+from csm_repl.train.data.code_cache import CodeCache
+from csm_repl.train.data.corpus import Corpus, CorpusReader, prepare_options, word_finder
+from csm_repl.train.data.items import Item
+from csm_repl.train.data.manifest import Manifest
 from csm_repl.train.events import Note
 from csm_repl.train.flags import TrainJob
-from csm_repl.train.items import Item
-from csm_repl.train.manifest import Manifest
-from csm_repl.train.progress import Show
-from csm_repl.train.report import duration
+from csm_repl.train.report.display import Show
+from csm_repl.train.report.log import duration
 from csm_repl.voices import WhisperTranscriber, default_cache_dir
 from csm_repl.voices.cache import ClipCache
 

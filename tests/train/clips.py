@@ -10,7 +10,7 @@ import torch
 from csm_repl.engine import Engine, SamplingOptions, prompt_rows, spoken_text
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.tokenizer import Tokenizer
-from csm_repl.train.items import Item, Turn
+from csm_repl.train.data.items import Item, Turn
 
 FLAVORS: dict[str, Any] = {
     "backbone_flavor": {

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from csm_repl.cli import main
-from csm_repl.train.report import read_metrics
+from csm_repl.train.report.log import read_metrics
 from tests.speech import read_pcm, write_clip
 
 pytest.importorskip("torchtune")
@@ -230,7 +230,7 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_keeps_the_last_state(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    import csm_repl.train.report as report
+    import csm_repl.train.report.log as report
 
     original = report.MetricsFile.add
 

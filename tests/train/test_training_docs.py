@@ -6,10 +6,10 @@ import json
 import re
 from pathlib import Path
 
+from csm_repl.train.data.sources.jsonl import read_jsonl
 from csm_repl.train.flags import flag_of, option_fields, parse_train
-from csm_repl.train.folder import RunFolder
-from csm_repl.train.manifest_jsonl import read_jsonl
 from csm_repl.train.options import DataOptions, TrainOptions
+from csm_repl.train.run_folder import RunFolder
 from tools.training_options import PAGE, updated
 
 TEXT = PAGE.read_text()
