@@ -28,9 +28,9 @@ def run_train(words: Sequence[str]) -> ExitCode:
     try:
         show.say("Loading.")
         _quieten()
-        from csm_repl.train.train_job import run_training
+        from csm_repl.train.train_job import run_train_job
 
-        return run_training(job, show)
+        return run_train_job(job, show)
     except KeyboardInterrupt:
         show.close()
         show.say("Stopped. What was encoded so far is kept.")
@@ -48,9 +48,9 @@ def run_merge(words: Sequence[str]) -> ExitCode:
 
     show = open_show(job.settings, 1)
     _quieten()
-    from csm_repl.train.merge_job import run_merging
+    from csm_repl.train.merge_job import run_merge_job
 
-    return run_merging(job, show)
+    return run_merge_job(job, show)
 
 
 def _check_extra(*names: str, install: str = "'csm-repl[train]'") -> None:

@@ -6,15 +6,15 @@ import torch
 
 from csm_repl.errors import ExitCode, UsageError
 from csm_repl.model.hub import find_model
-from csm_repl.train.export.merge import merge
+from csm_repl.train.export.merge import merge_adapter
 from csm_repl.train.flags import MergeJob
 from csm_repl.train.learn.lora import read_adapter
 from csm_repl.train.report.display import Show
 
-__all__ = ["run_merging"]
+__all__ = ["run_merge_job"]
 
 
-def run_merging(job: MergeJob, show: Show) -> ExitCode:
+def run_merge_job(job: MergeJob, show: Show) -> ExitCode:
     """Merges. Without `--model` the base is the model that the adapter names.
 
     Raises:
@@ -37,7 +37,7 @@ def run_merging(job: MergeJob, show: Show) -> ExitCode:
         say=show.say,
     )
     dtype = None if job.dtype == "auto" else getattr(torch, job.dtype)
-    notice = merge(files, job.adapter, job.out, layout=job.layout, dtype=dtype)
+    notice = merge_adapter(files, job.adapter, job.out, layout=job.layout, dtype=dtype)
     if notice:
         show.say(notice)
     show.result(job.out)

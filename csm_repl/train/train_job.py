@@ -20,18 +20,19 @@ from csm_repl.train.export.results import Weights, open_network
 from csm_repl.train.flags import TrainJob
 from csm_repl.train.learn.loop import Trainer
 from csm_repl.train.learn.network import TrainableCSM
-from csm_repl.train.learn.samples import TakeSampler
+from csm_repl.train.learn.sample_takes import TakeSampler
 from csm_repl.train.options import TrainOptions
 from csm_repl.train.report.dashboard import Dashboard
 from csm_repl.train.report.display import Show
-from csm_repl.train.report.log import LogFile, MetricsFile
+from csm_repl.train.report.log import LogFile
+from csm_repl.train.report.metrics import MetricsFile
 from csm_repl.train.run_folder import RunFolder
 from csm_repl.train.setup import Base, open_base, read_items, summarise
 
-__all__ = ["run_training"]
+__all__ = ["run_train_job"]
 
 
-def run_training(job: TrainJob, show: Show) -> ExitCode:
+def run_train_job(job: TrainJob, show: Show) -> ExitCode:
     """Trains, or says what would be trained on.
 
     Raises:

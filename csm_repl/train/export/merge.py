@@ -1,27 +1,21 @@
-"""A base model and an adapter -> a whole model in either layout. Knows nothing about command lines."""
+"""A base model and an adapter -> a whole model in either layout."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from csm_repl.model.checkpoint import find_checkpoint
-from csm_repl.model.config import ModelConfig
 from csm_repl.model.hub import ModelFiles
 from csm_repl.model.published import read_published
-from csm_repl.train.export.original import companions, write_original
-from csm_repl.train.export.transformers import write_transformers
+from csm_repl.train.export.model_folder import Layout, write_model
 from csm_repl.train.learn.lora import apply_adapter, read_adapter
 
-__all__ = ["Layout", "merge", "write_model"]
-
-Layout = Literal["original", "transformers"]
+__all__ = ["merge_adapter"]
 
 
-def merge(
+def merge_adapter(
     files: ModelFiles, adapter: Path, out: Path, *, layout: Layout, dtype: torch.dtype | None = None
 ) -> str | None:
     """Writes the merged model into `out`.
@@ -48,19 +42,3 @@ def merge(
     del state
     merged = apply_adapter(wide, learnt)
     return write_model(out, merged, checkpoint.config, files, layout=layout, dtype=dtype)
-
-
-def write_model(
-    out: Path,
-    state: Mapping[str, torch.Tensor],
-    config: ModelConfig,
-    files: ModelFiles,
-    *,
-    layout: Layout,
-    dtype: torch.dtype,
-) -> str | None:
-    """A model folder in either layout; returns what `write_transformers` has to say."""
-    if layout == "transformers":
-        return write_transformers(out, state, config, files, dtype=dtype)
-    write_original(out, state, config, files=companions(files.folder, tokenizer=files.tokenizer), dtype=dtype)
-    return None

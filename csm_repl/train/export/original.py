@@ -1,12 +1,7 @@
-"""Model folders in the original layout, as `csm-repl --model DIR` loads them.
-
-Knows nothing about training; tensors come under the original layout's names.
-"""
+"""Model folders in the original layout, as `csm-repl --model DIR` loads them."""
 
 from __future__ import annotations
 
-import functools
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,27 +10,10 @@ import torch
 
 from csm_repl.errors import UsageError
 from csm_repl.model.config import FLAVORS, ModelConfig, RopeConfig, TransformerConfig
-from csm_repl.train.learn.state import write_atomically, write_json, write_weights
+from csm_repl.train.export.companions import copy_files
+from csm_repl.train.files import write_json, write_weights
 
-__all__ = ["companions", "original_config", "write_original"]
-
-_COMPANIONS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "codec.json")
-_COMPANION_PATTERNS = ("mimi*.safetensors", "codec*.safetensors")
-
-
-def companions(folder: Path, *, tokenizer: Path | None = None) -> dict[str, Path]:
-    """What belongs to a model beside config and weights: name -> file, of all that is there.
-
-    Args:
-        folder: a model's.
-        tokenizer: where its tokenizer lies if it has none of its own.
-    """
-    found = {name: folder / name for name in _COMPANIONS if (folder / name).is_file()}
-    for pattern in _COMPANION_PATTERNS:
-        found.update({path.name: path for path in sorted(folder.glob(pattern))})
-    if tokenizer is not None:
-        found.setdefault("tokenizer.json", tokenizer)
-    return found
+__all__ = ["original_config", "write_original"]
 
 
 def write_original(
@@ -52,7 +30,7 @@ def write_original(
 
     Args:
         folder: made if need be.
-        state: all tensors.
+        state: all tensors, under the original layout's names.
         config: their sizes.
         files: name -> file, copied as they are (see `companions`).
         dtype: what the weights are stored in.
@@ -120,21 +98,3 @@ def _shape(size: TransformerConfig) -> tuple[float, ...]:
 
 def _whole(value: float) -> int | float:
     return int(value) if value == int(value) else value
-
-
-def copy_files(folder: Path, files: Mapping[str, Path]) -> None:
-    for name, source in files.items():
-        target = folder / name
-        if _is_copy(target, source):
-            continue
-        write_atomically(target, functools.partial(shutil.copyfile, source))
-
-
-def _is_copy(target: Path, source: Path) -> bool:
-    """Whether `source` need not be copied again: best models are written often, and codecs are large."""
-    if not target.is_file():
-        return False
-    if target.samefile(source):
-        return True
-    new, old = target.stat(), source.stat()
-    return new.st_size == old.st_size and new.st_mtime_ns >= old.st_mtime_ns

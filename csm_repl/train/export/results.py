@@ -1,7 +1,4 @@
-"""Which weights a run trains, and what its results are: a whole model, or an adapter and its base.
-
-Knows nothing about data and steps.
-"""
+"""Which weights a run trains, and what its results are: a whole model, or an adapter and its base."""
 
 from __future__ import annotations
 
@@ -14,15 +11,13 @@ from typing import Protocol
 import torch
 
 from csm_repl.audio import output_error
-from csm_repl.errors import UsageError
 from csm_repl.model.checkpoint import Checkpoint, find_checkpoint, open_weights, read_config
 from csm_repl.model.config import ModelConfig
 from csm_repl.model.hub import ModelFiles
 from csm_repl.model.layouts import recipes
 from csm_repl.model.published import read_published
 from csm_repl.train.events import Note
-from csm_repl.train.export.merge import Layout, write_model
-from csm_repl.train.export.original import original_config
+from csm_repl.train.export.model_folder import natural_layout, write_model
 from csm_repl.train.learn.initialise import load_network, new_network
 from csm_repl.train.learn.lora import adapted_state, add_lora, apply_adapter, read_adapter, write_adapter
 from csm_repl.train.learn.network import TrainableCSM
@@ -155,15 +150,6 @@ class AdaptedModel:
             yield folder.model
         if has_mimi(self._files):
             yield from _write_transformers(folder, merged, config, self._files, dtype)
-
-
-def natural_layout(config: ModelConfig) -> Layout:
-    """The original's, unless it has no words for this model."""
-    try:
-        original_config(config)
-    except UsageError:
-        return "transformers"
-    return "original"
 
 
 def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:

@@ -16,10 +16,10 @@ from csm_repl.model.checkpoint import read_config
 from csm_repl.model.config import ModelConfig, RopeConfig, TransformerConfig
 from csm_repl.model.hub import ModelFiles
 from csm_repl.model.published import to_transformers
-from csm_repl.train.export.mimi import mimi_config, mimi_state
-from csm_repl.train.export.original import companions, copy_files
-from csm_repl.train.export.tokenizer import SpecialIds, write_tokenizer
-from csm_repl.train.learn.state import write_atomically, write_json, write_weights
+from csm_repl.train.export.companions import companions, copy_files
+from csm_repl.train.export.transformers_mimi import mimi_config, mimi_state
+from csm_repl.train.export.transformers_tokenizer import SpecialIds, write_tokenizer
+from csm_repl.train.files import write_atomically, write_json, write_weights
 
 __all__ = ["transformers_config", "write_transformers"]
 

@@ -18,9 +18,9 @@ import torch
 from torch import nn
 
 from csm_repl.errors import CheckpointError, UsageError
+from csm_repl.train.files import write_json, write_weights
 from csm_repl.train.learn.network import TrainableCSM
 from csm_repl.train.learn.optimiser import trainable
-from csm_repl.train.learn.state import write_json, write_weights
 from csm_repl.train.options import TrainOptions
 
 __all__ = [

@@ -7,7 +7,6 @@ files. Importing this module imports torchtune, which takes seconds.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,10 +18,9 @@ from torchtune.modules import FeedForward, MultiHeadAttention, RMSNorm, Transfor
 
 from csm_repl.errors import UsageError
 from csm_repl.model.config import ModelConfig, TransformerConfig
-from csm_repl.model.published import original_shapes
 from csm_repl.model.transformer import apply_rope, rope_table
 
-__all__ = ["TrainableCSM", "initial_state"]
+__all__ = ["TrainableCSM"]
 
 
 class TrainableCSM(nn.Module):
@@ -191,32 +189,3 @@ def _layer(config: TransformerConfig, rotary: Rotary) -> nn.Module:
         mlp_norm=RMSNorm(config.dim, eps=config.norm_eps),
     )
     return layer
-
-
-def initial_state(config: ModelConfig, *, seed: int) -> dict[str, torch.Tensor]:
-    """Weights to train from scratch, float32, under the original layout's names.
-
-    Matrices are normal with 0.64 / sqrt(fan-in), which is the usual 0.02 at a width of 1024; what is added
-    to the residual stream is smaller by sqrt(2 * layers), so that the stream's size does not depend on the
-    depth. A row of text is as large as the sum of a frame's K codes. Heads start near zero: the first loss
-    is that of a uniform guess.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    residual = {"backbone": config.backbone.n_layers, "decoder": config.decoder.n_layers}
-    state: dict[str, torch.Tensor] = {}
-    for name, shape in original_shapes(config).items():
-        if len(shape) == 1:
-            state[name] = torch.ones(shape)
-            continue
-        if name == "text_embeddings.weight":
-            std = math.sqrt(config.n_codebooks / shape[1])
-        elif name.endswith("embeddings.weight"):
-            std = 1 / math.sqrt(shape[1])
-        elif name in {"codebook0_head.weight", "audio_head"}:
-            std = 0.1 / math.sqrt(shape[1])
-        else:
-            std = 0.64 / math.sqrt(shape[1])
-        if name.endswith(("output_proj.weight", "w2.weight")):
-            std /= math.sqrt(2 * residual[name.split(".")[0]])
-        state[name] = torch.empty(shape).normal_(0.0, std, generator=generator)
-    return state

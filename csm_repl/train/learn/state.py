@@ -1,15 +1,10 @@
-"""What a run needs to go on as if it had never stopped, and files that are whole or not there.
+"""The saved state of a run: what it needs to go on as if it had never stopped.
 
-All chance in a run is drawn from its seed and step, so no state of a generator is kept. Knows nothing about
-how a step is made.
+All randomness in a run comes from its seed and step, so no generator's state is kept.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +12,9 @@ from typing import Any
 import torch
 
 from csm_repl.errors import TrainingError
+from csm_repl.train.files import write_atomically
 
-__all__ = ["RunState", "load_state", "save_state", "write_atomically", "write_json", "write_weights"]
+__all__ = ["RunState", "load_state", "save_state"]
 
 _FORMAT = 1
 _NEW_RUN = "Give another folder with --out, or remove it to start anew."
@@ -97,55 +93,3 @@ def load_state(path: Path, *, mode: str, data: int, shapes: dict[str, torch.Size
     if saved_data != data:
         raise TrainingError(f"{path.parent} holds a run on other data.", _NEW_RUN)
     return dict(content)
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` fill a temporary file beside `path` and puts it in place when it is on the disk.
-
-    Raises:
-        TrainingError: it could not be written; what was at `path` is untouched.
-    """
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    with _told(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write(temporary)
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    text = json.dumps(dict(value), indent=2, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def write_weights(path: Path, state: Mapping[str, torch.Tensor], *, dtype: torch.dtype | None) -> None:
-    """A safetensors file of `state`, cast to `dtype` (None: as it is)."""
-    from safetensors.torch import save_file
-
-    tensors = {
-        name: value.detach().to(device="cpu", dtype=dtype or value.dtype).contiguous()
-        for name, value in state.items()
-    }
-    # transformers refuses files that do not say this.
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata={"format": "pt"}))
-
-
-@contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    # torch and safetensors wrap what the system says in kinds of their own.
-    except (OSError, SafetensorError, RuntimeError) as error:
-        kept = f" The older {path.name} is intact." if path.is_file() else ""
-        first = (str(error).strip().splitlines() or [repr(error)])[0][:200]
-        raise TrainingError(
-            f"{path} could not be written: {first}.{kept}",
-            "Free some disk space and start the same command again; it goes on from the last saved state.",
-        ) from error

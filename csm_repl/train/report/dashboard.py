@@ -17,7 +17,7 @@ from csm_repl.audio import write_bytes_atomic
 from csm_repl.errors import UsageError
 
 if TYPE_CHECKING:
-    from csm_repl.train.report.log import Row
+    from csm_repl.train.report.metrics import MetricsRow
 
 __all__ = ["Dashboard", "draw_dashboard"]
 
@@ -45,7 +45,7 @@ class Dashboard:
         self._title = title
         self._next = 0.0
 
-    def update(self, rows: Sequence[Row], *, final: bool = False) -> None:
+    def update(self, rows: Sequence[MetricsRow], *, final: bool = False) -> None:
         """Draws again if it is time to, or in any case where `final`. OutputError where it fails."""
         started = time.monotonic()
         if not rows or (started < self._next and not final):
@@ -55,7 +55,7 @@ class Dashboard:
         self._next = time.monotonic() + max(REDRAW_EVERY_S, taken / _MAX_DRAWING_SHARE)
 
 
-def draw_dashboard(rows: Sequence[Row], title: str) -> bytes:
+def draw_dashboard(rows: Sequence[MetricsRow], title: str) -> bytes:
     """The picture as PNG.
 
     Raises:
@@ -103,7 +103,7 @@ def draw_dashboard(rows: Sequence[Row], title: str) -> bytes:
     return buffer.getvalue()
 
 
-def _draw(figure: Any, rows: Sequence[Row], title: str) -> None:
+def _draw(figure: Any, rows: Sequence[MetricsRow], title: str) -> None:
     steps = [row for row in rows if "loss" in row]
     looks = [row for row in rows if "held_out_loss" in row]
     figure.suptitle(_headline(steps, looks, title), x=0.01, ha="left", fontsize=12, fontweight="bold")
@@ -161,7 +161,7 @@ def _draw(figure: Any, rows: Sequence[Row], title: str) -> None:
             axis.legend(handles, labels, loc="lower right" if axis is accuracy else "upper right")
 
 
-def _headline(steps: Sequence[Row], looks: Sequence[Row], title: str) -> str:
+def _headline(steps: Sequence[MetricsRow], looks: Sequence[MetricsRow], title: str) -> str:
     parts = [title]
     if steps:
         last = steps[-1]
@@ -172,7 +172,7 @@ def _headline(steps: Sequence[Row], looks: Sequence[Row], title: str) -> str:
     return "   ·   ".join(parts)
 
 
-def _curve(axis: Any, rows: Sequence[Row], column: str, color: str, label: str) -> None:
+def _curve(axis: Any, rows: Sequence[MetricsRow], column: str, color: str, label: str) -> None:
     """The values, faint, and their smoothed course."""
     x, y = _points(rows, column)
     if not x:
@@ -185,7 +185,7 @@ def _curve(axis: Any, rows: Sequence[Row], column: str, color: str, label: str) 
 
 
 def _look_curve(
-    axis: Any, rows: Sequence[Row], column: str, color: str, label: str, *, best: bool = False
+    axis: Any, rows: Sequence[MetricsRow], column: str, color: str, label: str, *, best: bool = False
 ) -> None:
     x, y = _points(rows, column)
     if not x:
@@ -199,7 +199,7 @@ def _look_curve(
         )
 
 
-def _points(rows: Sequence[Row], column: str) -> tuple[list[float], list[float]]:
+def _points(rows: Sequence[MetricsRow], column: str) -> tuple[list[float], list[float]]:
     """Steps and finite values; of a long run the means of as many bins as the picture can show."""
     points = [(row["step"], row[column]) for row in rows if column in row and math.isfinite(row[column])]
     size = -(-len(points) // _MAX_POINTS)

@@ -7,7 +7,7 @@ from typing import Any
 
 from csm_repl.errors import UsageError
 from csm_repl.train.events import Evaluated, StepDone
-from csm_repl.train.report.log import metrics_row
+from csm_repl.train.report.metrics import metrics_row
 
 __all__ = ["Board"]
 

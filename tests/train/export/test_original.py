@@ -18,8 +18,9 @@ from csm_repl.model.config import FLAVORS as NAMED
 from csm_repl.model.config import ModelConfig, RopeConfig, TransformerConfig, parse_config
 from csm_repl.model.hub import find_model
 from csm_repl.model.published import read_published
-from csm_repl.train.export.original import companions, original_config, write_original
-from csm_repl.train.learn import state
+from csm_repl.train import files
+from csm_repl.train.export.companions import companions
+from csm_repl.train.export.original import original_config, write_original
 from csm_repl.train.learn.network import TrainableCSM
 from tests.model.layout_writer import transformers_config
 from tools.random_checkpoint import FULL_FLAVORS
@@ -117,7 +118,7 @@ def test_a_full_disk_leaves_the_earlier_model(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(state.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(TrainingError, match=r"No space left on device.*is intact"):
         write_original(tmp_path, network.state_dict(), network.config)
     assert (tmp_path / "model.safetensors").read_bytes() == before

@@ -22,9 +22,10 @@ from csm_repl.model.hub import ModelFiles, find_model
 from csm_repl.model.published import read_published
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.train.data.batches import Batch
-from csm_repl.train.export.mimi import mimi_config, mimi_state
-from csm_repl.train.export.original import companions, write_original
+from csm_repl.train.export.companions import companions
+from csm_repl.train.export.original import write_original
 from csm_repl.train.export.transformers import write_transformers
+from csm_repl.train.export.transformers_mimi import mimi_config, mimi_state
 from csm_repl.train.learn.initialise import new_network
 from csm_repl.train.learn.loss import frame_losses
 from csm_repl.train.learn.network import TrainableCSM

@@ -15,8 +15,9 @@ from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.hub import ModelFiles, find_model
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.train.events import Saved, StepDone
-from csm_repl.train.export.merge import merge
-from csm_repl.train.export.original import companions, write_original
+from csm_repl.train.export.companions import companions
+from csm_repl.train.export.merge import merge_adapter
+from csm_repl.train.export.original import write_original
 from csm_repl.train.learn.initialise import load_network
 from csm_repl.train.learn.loop import Trainer
 from csm_repl.train.learn.lora import LoraSpec, adapted_state, add_lora, read_adapter, write_adapter
@@ -144,7 +145,7 @@ def test_merged_weights_give_the_logits_of_base_plus_adapter(
     adapted = logits_of(network)
     assert (adapted - plain).abs().max() > 0.05
     write_adapter(tmp_path / "adapter", network, spec, base_model="base")
-    notice = merge(base, tmp_path / "adapter", tmp_path / "merged", layout="original")
+    notice = merge_adapter(base, tmp_path / "adapter", tmp_path / "merged", layout="original")
     assert notice is None
     merged = logits_of(load_network(find_checkpoint(tmp_path / "merged"), device=CPU))
     # W x + s B A x against (W + s B A) x in float32: the sums are rounded in another order.
@@ -158,7 +159,7 @@ def test_both_layouts_hold_the_same_merged_weights(base: ModelFiles, tmp_path: P
     write_adapter(tmp_path / "adapter", network, spec, base_model="base")
     states = []
     for layout in ("original", "transformers"):
-        merge(base, tmp_path / "adapter", tmp_path / layout, layout=layout)  # type: ignore[arg-type]
+        merge_adapter(base, tmp_path / "adapter", tmp_path / layout, layout=layout)  # type: ignore[arg-type]
         found = find_checkpoint(tmp_path / layout)
         assert found.layout == layout
         states.append(load_csm(found, device=CPU, dtype=torch.float32).state_dict())
@@ -174,7 +175,9 @@ def test_the_merged_model_has_the_base_models_dtype(base: ModelFiles, tmp_path: 
     write_adapter(tmp_path / "adapter", network, spec, base_model="base")
     half = tmp_path / "half"
     write_original(half, base_network(base).state_dict(), network.config, files=companions(base.folder))
-    merge(find_model(str(half), offline=True), tmp_path / "adapter", tmp_path / "merged", layout="original")
+    merge_adapter(
+        find_model(str(half), offline=True), tmp_path / "adapter", tmp_path / "merged", layout="original"
+    )
     with safe_open(tmp_path / "merged" / "model.safetensors", "pt") as handle:
         assert {handle.get_tensor(name).dtype for name in handle.keys()} == {torch.bfloat16}  # noqa: SIM118
 
@@ -197,7 +200,7 @@ def test_an_adapter_of_another_model_is_refused(
     network = load_network(find_checkpoint(golden_folder), device=CPU)
     write_adapter(tmp_path, network, add_lora(network, TrainOptions()), base_model="csm-tiny")
     with pytest.raises(CheckpointError, match="does not fit") as caught:
-        merge(base, tmp_path, tmp_path / "merged", layout="original")
+        merge_adapter(base, tmp_path, tmp_path / "merged", layout="original")
     assert "csm-tiny" in caught.value.remedy
 
 
@@ -237,7 +240,7 @@ def test_lora_learns_two_clips_by_heart(base: ModelFiles, tokenizer: Tokenizer, 
     assert [event for event in events if isinstance(event, StepDone)][-1].accuracy == 1.0
     now = dict(network.named_parameters())
     assert all(torch.equal(now[name], tensor) for name, tensor in frozen.items())
-    merge(base, trainer.best_folder, tmp_path / "merged", layout="original")
+    merge_adapter(base, trainer.best_folder, tmp_path / "merged", layout="original")
     engine = load_engine(tmp_path / "merged")
     for item in two_clips():
         ended, codes = say_again(engine, tokenizer, item.turns[0])

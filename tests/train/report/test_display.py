@@ -12,7 +12,7 @@ from rich.console import Console
 from csm_repl.settings import load_settings
 from csm_repl.train.events import LeftOut, Note, Reading, Saved
 from csm_repl.train.report.display import MAX_LEFT_OUT, JsonShow, PlainShow, RichShow, open_show
-from tests.train.report.test_log import look, step
+from tests.train.report.events import evaluated, step
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_names_cannot_steer_the_terminal(out: io.StringIO, err: io.StringIO) -> 
 def test_json_is_one_object_an_event_whatever_its_numbers(out: io.StringIO, err: io.StringIO) -> None:
     show = JsonShow(out, err, 10)
     show.handle(step(3))
-    show.handle(look(3, loss=float("inf")))
+    show.handle(evaluated(3, loss=float("inf")))
     show.handle(Saved(3, Path("state.pt"), "state"))
     show.result(Path("model"))
     objects = [json.loads(line, parse_constant=pytest.fail) for line in out.getvalue().splitlines()]
@@ -89,7 +89,7 @@ def test_a_terminal_has_a_bar_with_loss_rate_speed_and_rest_in_two_lines(
     show = RichShow(out, console, 10)
     show.handle(Reading(3, 8, 1, 4.0, 0.5))
     show.handle(Reading(8, 8, 1, 12.0, 0.5))
-    show.handle(look(1))
+    show.handle(evaluated(1))
     for number in range(1, 31):
         show.handle(step(number))
     for line in console.render_lines(show._figures(step(30))):
@@ -106,7 +106,7 @@ def test_what_is_worth_a_line_stands_above_the_bar(out: io.StringIO, err: io.Str
     console = Console(file=err, force_terminal=True, width=120, color_system=None)
     show = RichShow(out, console, 10)
     show.handle(step(1))
-    show.handle(look(1))
+    show.handle(evaluated(1))
     show.result(Path("model"))
     assert "step 1: held-out loss 3.5000" in err.getvalue()
     assert out.getvalue() == "model\n"

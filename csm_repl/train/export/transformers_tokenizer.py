@@ -9,7 +9,7 @@ from typing import Any
 
 from csm_repl.errors import CheckpointError
 from csm_repl.model.checkpoint import read_config
-from csm_repl.train.learn.state import write_atomically, write_json
+from csm_repl.train.files import write_atomically, write_json
 
 __all__ = ["SpecialIds", "write_tokenizer"]
 

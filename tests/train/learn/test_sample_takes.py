@@ -17,9 +17,9 @@ from csm_repl.errors import OutputError
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.config import ModelConfig
 from csm_repl.model.tokenizer import Tokenizer
-from csm_repl.train.learn.initialise import load_network
-from csm_repl.train.learn.network import TrainableCSM, initial_state
-from csm_repl.train.learn.samples import TakeSampler, speaking_model
+from csm_repl.train.learn.initialise import initial_state, load_network
+from csm_repl.train.learn.network import TrainableCSM
+from csm_repl.train.learn.sample_takes import TakeSampler, speaking_model
 from tests.speech import read_pcm
 
 CPU = torch.device("cpu")
