@@ -9,12 +9,12 @@ from csm_repl.model.hub import find_model
 from csm_repl.train.export.merge import merge_adapter
 from csm_repl.train.flags import MergeJob
 from csm_repl.train.learn.lora import read_adapter
-from csm_repl.train.report.display import Show
+from csm_repl.train.report.display import Display
 
 __all__ = ["run_merge_job"]
 
 
-def run_merge_job(job: MergeJob, show: Show) -> ExitCode:
+def run_merge_job(job: MergeJob, display: Display) -> ExitCode:
     """Merges. Without `--model` the base is the model that the adapter names.
 
     Raises:
@@ -28,17 +28,17 @@ def run_merge_job(job: MergeJob, show: Show) -> ExitCode:
     base = settings.model
     if settings.origin("model") == "default":
         base = read_adapter(job.adapter).base_model
-        show.say(f"The adapter belongs to {base}.")
+        display.say(f"The adapter belongs to {base}.")
     files = find_model(
         base,
         revision=settings.revision,
         offline=settings.offline,
         token=settings.hf_token,
-        say=show.say,
+        say=display.say,
     )
     dtype = None if job.dtype == "auto" else getattr(torch, job.dtype)
     notice = merge_adapter(files, job.adapter, job.out, layout=job.layout, dtype=dtype)
     if notice:
-        show.say(notice)
-    show.result(job.out)
+        display.say(notice)
+    display.result(job.out)
     return ExitCode.OK

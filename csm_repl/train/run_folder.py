@@ -1,12 +1,10 @@
 """The folder of a run: which files it has, and whether it can go on.
 
-    options.json            what the run was started with
-    metrics.csv, train.log, dashboard.png, samples/
-    state.pt                what the run goes on from
-    best/                   the best weights so far: a model, or an adapter
-    adapter/, model/, model-transformers/    the results
-
-Knows nothing about what is in the weights.
+options.json            what the run was started with
+metrics.csv, train.log, dashboard.png, samples/
+state.pt                what the run goes on from
+best/                   the best weights so far: a model, or an adapter
+adapter/, model/, model-transformers/    the results
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""`csm-repl train` from its options to its results: data, model, trainer, files. Loads what is heavy.
+"""`csm-repl train` from its options to its results: data, model, trainer, files. Heavy to import.
 
-Prints nothing: everything goes to the show that it is given.
+Prints nothing: everything goes to the display.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from csm_repl.errors import CsmReplError, ExitCode
 from csm_repl.train.data.items import Item
 from csm_repl.train.data.sources.registry import read_manifests
-from csm_repl.train.events import Evaluated, Finished, Saved, StepDone
+from csm_repl.train.events import CheckpointSaved, Evaluated, Finished, StepDone
 from csm_repl.train.export.results import Weights, open_network
 from csm_repl.train.flags import TrainJob
 from csm_repl.train.learn.loop import Trainer
@@ -23,7 +23,7 @@ from csm_repl.train.learn.network import TrainableCSM
 from csm_repl.train.learn.sample_takes import TakeSampler
 from csm_repl.train.options import TrainOptions
 from csm_repl.train.report.dashboard import Dashboard
-from csm_repl.train.report.display import Show
+from csm_repl.train.report.display import Display
 from csm_repl.train.report.log import LogFile
 from csm_repl.train.report.metrics import MetricsFile
 from csm_repl.train.run_folder import RunFolder
@@ -32,33 +32,33 @@ from csm_repl.train.setup import Base, open_base, read_items, summarise
 __all__ = ["run_train_job"]
 
 
-def run_train_job(job: TrainJob, show: Show) -> ExitCode:
+def run_train_job(job: TrainJob, display: Display) -> ExitCode:
     """Trains, or says what would be trained on.
 
     Raises:
         CsmReplError: usage, model, device, or a run that cannot go on.
     """
     manifest = read_manifests(job.sources, offline=job.settings.offline, token=job.settings.hf_token)
-    base = open_base(job, show)
+    base = open_base(job, display)
     told: list[object] = []
-    train, held_out = read_items(job, base, manifest, show, told)
+    train, held_out = read_items(job, base, manifest, display, told)
     for note in summarise(train, held_out, base):
-        show.handle(note)
+        display.handle(note)
         told.append(note)
     if job.dry_run:
         return ExitCode.OK
-    return _Run(job, base, show).run(train, held_out, told)
+    return _Run(job, base, display).run(train, held_out, told)
 
 
 class _Run:
-    def __init__(self, job: TrainJob, base: Base, show: Show) -> None:
+    def __init__(self, job: TrainJob, base: Base, display: Display) -> None:
         self._job = job
         self._base = base
-        self._show = show
+        self._display = display
         self._folder = RunFolder(job.options.out)
 
     def run(self, train: Sequence[Item], held_out: Sequence[Item], told: Sequence[object]) -> ExitCode:
-        """Trains; `told` is what was said about the data, for the log."""
+        """Trains; `told` is what was reported about the data, for the log."""
         job, base, folder, options = self._job, self._base, self._folder, self._job.options
         about = {
             "model": base.files.name,
@@ -69,7 +69,7 @@ class _Run:
         goes_on, notice = folder.begin(options, job.data, about, resume=job.resume)
         log = LogFile(folder.log, options.log_every)
         if notice:
-            self._show.say(notice)
+            self._display.say(notice)
             log.say(notice)
         for event in told:
             log.add(event)
@@ -88,13 +88,13 @@ class _Run:
             held_out,
             options,
             write_best=weights.write,
-            sampler=self._sampler(weights),
+            make_samples=self._take_sampler(weights),
         )
         for left_out in trainer.left_out:
-            self._show.handle(left_out)
+            self._display.handle(left_out)
             log.add(left_out)
         text = f"{_counted(weights.network)}, on {base.device}."
-        self._show.say(text)
+        self._display.say(text)
         log.say(text)
         reporters = self._reporters(fresh=not goes_on)
         with StopRequest() as stop:
@@ -103,11 +103,11 @@ class _Run:
                 return self._interrupted(trainer, log)
         for result in weights.results(folder):
             if isinstance(result, Path):
-                log.add(Saved(trainer.step, result, "result"))
-                self._show.result(result)
+                log.add(CheckpointSaved(trainer.step, result, "result"))
+                self._display.result(result)
             else:
                 log.add(result)
-                self._show.handle(result)
+                self._display.handle(result)
         return ExitCode.OK
 
     def _train(
@@ -118,7 +118,7 @@ class _Run:
         try:
             with reporters:
                 for event in trainer.run(resume=goes_on):
-                    self._show.handle(event)
+                    self._display.handle(event)
                     log.add(event)
                     reporters.add(event)
                     finished = finished or isinstance(event, Finished)
@@ -131,18 +131,18 @@ class _Run:
                 log.say(str(error))
             raise
         finally:
-            self._show.close()
+            self._display.close()
         return not finished
 
     def _interrupted(self, trainer: Trainer, log: LogFile) -> ExitCode:
         saved = trainer.save()
         state = f"step {trainer.step} is saved" if saved else "the last saved state is kept"
         text = f"Stopped; {state}. The same command goes on from there."
-        self._show.say(text)
+        self._display.say(text)
         log.say(text)
         return ExitCode.INTERRUPTED
 
-    def _sampler(self, weights: Weights) -> TakeSampler | None:
+    def _take_sampler(self, weights: Weights) -> TakeSampler | None:
         options, base = self._job.options, self._base
         if not options.sample_every:
             return None
@@ -171,15 +171,15 @@ class _Reporters:
         self._dashboard = Dashboard(folder.dashboard, title)
         self._board = None
         if options.tensorboard:
-            from csm_repl.train.report.tensorboard import Board
+            from csm_repl.train.report.tensorboard import TensorBoardWriter
 
-            self._board = Board(folder.tensorboard)
+            self._board = TensorBoardWriter(folder.tensorboard)
 
     def __enter__(self) -> _Reporters:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # An error that ends the run is told, not the one that a full disk causes here as well.
+        # The error that ended the run is reported, not the one that a full disk causes here as well.
         with contextlib.suppress(*([] if kind is None else [CsmReplError])):
             self._dashboard.update(self._metrics.rows, final=True)
         if self._board is not None:

@@ -1,6 +1,4 @@
-"""Which items are held out, and which single utterances make up a conversation. Pure, and decided by a seed
-alone.
-"""
+"""Which items are held out, and which single utterances make up a conversation. The seed decides both."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from csm_repl.train.data.items import Item, Turn
+from csm_repl.train.data.items import EncodedTurn, Item
 
 __all__ = ["group_turns", "split_held_out"]
 
@@ -47,7 +45,7 @@ def group_turns(
     n_turns: int,
     n_voices: int,
     seed: int,
-    n_positions: Callable[[Turn], int],
+    n_positions: Callable[[EncodedTurn], int],
     max_positions: int,
     renumber: bool = False,
 ) -> list[Item]:
@@ -59,7 +57,7 @@ def group_turns(
     Args:
         items: single utterances and conversations.
         n_turns: turns of a conversation.
-        n_voices: speakers of a conversation at most; they come in chance order.
+        n_voices: speakers of a conversation at most; in random order.
         seed: the same items and seed give the same conversations.
         n_positions: how many positions a turn takes.
         max_positions: of a conversation.
@@ -94,13 +92,15 @@ def group_turns(
                 del pools[voice]
         turns = [item.turns[0] for item in taken]
         if renumber:
-            turns = [Turn(numbers[turn.speaker], turn.text, turn.codes, turn.in_loss) for turn in turns]
+            turns = [
+                EncodedTurn(numbers[turn.speaker], turn.text, turn.codes, turn.in_loss) for turn in turns
+            ]
         grouped.append(Item(" + ".join(item.name for item in taken), tuple(turns)))
     return grouped
 
 
 def _some_voices(pools: dict[int, list[Item]], n_voices: int, chance: random.Random) -> list[int]:
-    """Different speakers, the likelier the more they have left: so nobody is left over alone at the end."""
+    """Different speakers, the likelier the more they have left, so none is left over alone at the end."""
     left = {speaker: len(pool) for speaker, pool in sorted(pools.items())}
     chosen: list[int] = []
     while left and len(chosen) < n_voices:

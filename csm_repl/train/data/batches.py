@@ -1,7 +1,4 @@
-"""From items to batches of rows: what is said where, which rows are learnt, what goes together.
-
-Knows nothing about models beyond the sizes a row must fit, and nothing about losses.
-"""
+"""From items to batches of tokens: what is said where, which positions are learnt, what goes together."""
 
 from __future__ import annotations
 
@@ -27,10 +24,11 @@ every epoch, sorting fewer would pad more."""
 
 @dataclass(frozen=True)
 class Batch:
-    rows: torch.Tensor
-    """int64 [B, S, K + 1], -1 where a column does not count and behind a sequence's end."""
+    tokens: torch.Tensor
+    """int64 [B, S, K + 1]: of each position its K codes and its text id; -1 where one of them does not count,
+    and after a sequence's end."""
     targets: torch.Tensor
-    """bool [B, S]: the rows to be predicted, each from the row before it."""
+    """bool [B, S]: the positions to be predicted, each from the one before it."""
     returns: torch.Tensor
     """int64 [B, S]: the number of the turn at the frames of a speaker who spoke before, 0 elsewhere."""
     speaker_ids: torch.Tensor
@@ -38,7 +36,7 @@ class Batch:
 
     @property
     def n_items(self) -> int:
-        return len(self.rows)
+        return len(self.tokens)
 
     @property
     def n_targets(self) -> int:
@@ -49,7 +47,7 @@ class Batch:
 
 
 class Sequences:
-    """Items laid out as rows, which are made when they are asked for."""
+    """Items laid out as tokens, which are made on demand."""
 
     def __init__(
         self,
@@ -92,32 +90,32 @@ class Sequences:
 
     def sequence(self, index: int) -> Batch:
         """A batch of one sequence."""
-        rows: list[torch.Tensor] = []
+        tokens: list[torch.Tensor] = []
         targets: list[torch.Tensor] = []
         returns: list[torch.Tensor] = []
         speaker_ids: list[torch.Tensor] = []
         spoke: set[int] = set()
         for number, (ids, turn) in enumerate(zip(self._ids[index], self._items[index].turns, strict=True)):
-            rows.append(segment_rows(ids, turn.codes.to(torch.int64)))
-            n_rows = len(rows[-1])
-            targets.append(torch.zeros(n_rows, dtype=torch.bool))
+            tokens.append(segment_rows(ids, turn.codes.to(torch.int64)))
+            n_positions = len(tokens[-1])
+            targets.append(torch.zeros(n_positions, dtype=torch.bool))
             targets[-1][len(ids) :] = self._learnt.covers(turn.in_loss, turn.speaker)
-            returns.append(torch.zeros(n_rows, dtype=torch.int64))
+            returns.append(torch.zeros(n_positions, dtype=torch.int64))
             if turn.speaker in spoke:
                 returns[-1][len(ids) : -1] = number
             spoke.add(turn.speaker)
-            speaker_ids.append(torch.full((n_rows,), -1))
+            speaker_ids.append(torch.full((n_positions,), -1))
             speaker_ids[-1][len(ids) : -1] = ids[self._speaker_at]
-        return Batch(*(torch.cat(parts)[None] for parts in (rows, targets, returns, speaker_ids)))
+        return Batch(*(torch.cat(parts)[None] for parts in (tokens, targets, returns, speaker_ids)))
 
     def batch(self, indices: Sequence[int]) -> Batch:
         sequences = [self.sequence(index) for index in indices]
-        longest = max(sequence.rows.shape[1] for sequence in sequences)
+        longest = max(sequence.tokens.shape[1] for sequence in sequences)
 
         def padded(x: torch.Tensor, filling: int) -> torch.Tensor:
             return F.pad(x, [0, 0] * (x.dim() - 2) + [0, longest - x.shape[1]], value=filling)
 
-        fillings = {"rows": -1, "targets": 0, "returns": 0, "speaker_ids": -1}
+        fillings = {"tokens": -1, "targets": 0, "returns": 0, "speaker_ids": -1}
         return Batch(
             **{
                 name: torch.cat([padded(getattr(sequence, name), filling) for sequence in sequences])

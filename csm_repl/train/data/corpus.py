@@ -1,7 +1,6 @@
 """From descriptions to items: sounds are read, prepared, encoded once and kept; words are found.
 
-Knows nothing about models. What cannot be used is told and left out; it is an error only where nothing is
-left.
+What cannot be used is reported and left out; it is an error only if nothing is left.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ from csm_repl.errors import ClipError, OutOfMemoryError, UsageError
 from csm_repl.model.device import out_of_memory
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.train.data.code_cache import CodeCache
-from csm_repl.train.data.items import Item, Turn
-from csm_repl.train.data.manifest import Manifest, Record, Utterance
-from csm_repl.train.data.sounds import FileSound, Sound
+from csm_repl.train.data.items import EncodedTurn, Item
+from csm_repl.train.data.manifest import Manifest, ManifestEntry, Utterance
+from csm_repl.train.data.sounds import FileSound, LazySound
 from csm_repl.train.events import DataEvent, LeftOut, Note, Reading
 from csm_repl.train.options import DataOptions
 from csm_repl.voices.cache import ClipCache
@@ -99,10 +98,10 @@ class CorpusReader:
         self._words = words
         self._n_encoded = 0
         self._n_heard = 0
-        self._found: dict[Sound, str | ClipError] = {}
+        self._found: dict[LazySound, str | ClipError] = {}
 
     def read(self, manifest: Manifest) -> Generator[DataEvent, None, Corpus]:
-        """All items of the manifest, in its order, telling what happens on the way.
+        """All items of the manifest, in its order; the events say what happens on the way.
 
         Raises:
             UsageError: not one item can be used.
@@ -112,22 +111,22 @@ class CorpusReader:
         yield from (LeftOut(problem.name, problem.cause, problem.remedy) for problem in manifest.problems)
         items: list[Item] = []
         left_out = [LeftOut(problem.name, problem.cause, problem.remedy) for problem in manifest.problems]
-        started = told = time.perf_counter()
+        started = reported = time.perf_counter()
         n_done, n_frames = 0, 0
         try:
             yield from self._encode(manifest, started)
             self._cache.flush()
-            for record in manifest.records:
-                item = self._item(record)
-                n_done += len(record.turns)
+            for entry in manifest.entries:
+                item = self._item(entry)
+                n_done += len(entry.turns)
                 if isinstance(item, LeftOut):
                     left_out.append(item)
                     yield item
                 else:
                     items.append(item)
                     n_frames += item.n_frames
-                if time.perf_counter() - told > _PROGRESS_EVERY_S:
-                    told = time.perf_counter()
+                if time.perf_counter() - reported > _PROGRESS_EVERY_S:
+                    reported = time.perf_counter()
                     yield self._progress(n_done, manifest, n_frames, started)
         finally:
             # Also after Ctrl-C: what was encoded so far is kept.
@@ -158,8 +157,8 @@ class CorpusReader:
 
     def _encode(self, manifest: Manifest, started: float) -> Iterator[DataEvent]:
         """Fills the cache with what it lacks, and `_found`."""
-        sounds = dict.fromkeys(turn.sound for record in manifest.records for turn in record.turns)
-        told, n_frames = 0.0, 0
+        sounds = dict.fromkeys(turn.sound for entry in manifest.entries for turn in entry.turns)
+        reported, n_frames = 0.0, 0
         with contextlib.closing(_in_order(self._fetch, sounds)) as in_order:
             for n_done, (sound, fetched) in enumerate(in_order, 1):
                 try:
@@ -175,25 +174,25 @@ class CorpusReader:
                     n_frames += codes.shape[1]
                 except ClipError as error:
                     self._found[sound] = error
-                if time.perf_counter() - told > _PROGRESS_EVERY_S:
-                    told = time.perf_counter()
+                if time.perf_counter() - reported > _PROGRESS_EVERY_S:
+                    reported = time.perf_counter()
                     yield self._progress(n_done, manifest, n_frames, started)
 
-    def _fetch(self, sound: Sound) -> _Fetched:
+    def _fetch(self, sound: LazySound) -> _Fetched:
         """Runs in a thread."""
         stamp = sound.stamp()
         digest = self._cache.digest_of(stamp) or sound.digest()
         samples = None if digest in self._cache else self._read(sound)
         return _Fetched(digest, stamp, samples)
 
-    def _read(self, sound: Sound) -> torch.Tensor:
+    def _read(self, sound: LazySound) -> torch.Tensor:
         # What is long before its silences are shortened may be short enough afterwards.
         longest = MAX_FILE_SECONDS if self._options.shorten_silence else self._options.max_seconds
         with torch.inference_mode():
             samples, rate = sound.read(longest)
             return prepare_clip(samples, rate, self._prepare)
 
-    def _encoded(self, sound: Sound, found: _Fetched) -> torch.Tensor:
+    def _encoded(self, sound: LazySound, found: _Fetched) -> torch.Tensor:
         # Without samples the shard has turned out to be damaged.
         samples = self._read(sound) if found.samples is None else found.samples
         try:
@@ -225,29 +224,29 @@ class CorpusReader:
 
     # --- items ----------------------------------------------------------------------------------------
 
-    def _item(self, record: Record) -> Item | LeftOut:
+    def _item(self, entry: ManifestEntry) -> Item | LeftOut:
         turns, n_positions = [], 0
-        for utterance in record.turns:
+        for utterance in entry.turns:
             try:
                 turn = self._turn(utterance)
             except ClipError as error:
-                rest = " The whole conversation is left out." if len(record.turns) > 1 else ""
+                rest = " The whole conversation is left out." if len(entry.turns) > 1 else ""
                 return LeftOut(utterance.name, error.cause + rest, error.remedy)
             turns.append(turn)
             n_positions += self.n_positions(turn)
         if n_positions > self._max_positions:
             return LeftOut(
-                record.name,
+                entry.name,
                 f"It takes {n_positions} positions, and the model has {self._max_positions}.",
                 "Split it into shorter conversations or clips.",
             )
-        return Item(record.name, tuple(turns))
+        return Item(entry.name, tuple(turns))
 
-    def n_positions(self, turn: Turn) -> int:
+    def n_positions(self, turn: EncodedTurn) -> int:
         """Of its words, its frames and the end frame."""
         return len(self._tokenizer.encode(spoken_text(turn.speaker, turn.text))) + turn.n_frames + 1
 
-    def _turn(self, utterance: Utterance) -> Turn:
+    def _turn(self, utterance: Utterance) -> EncodedTurn:
         digest = self._found[utterance.sound]
         if isinstance(digest, ClipError):
             raise digest
@@ -256,7 +255,7 @@ class CorpusReader:
         text = utterance.text
         if text is None:
             text = self._find_words(utterance, digest)
-        return Turn(utterance.speaker, text, codes, utterance.in_loss)
+        return EncodedTurn(utterance.speaker, text, codes, utterance.in_loss)
 
     def _find_words(self, utterance: Utterance, digest: str) -> str:
         sound = utterance.sound
@@ -280,11 +279,11 @@ def word_finder(options: DataOptions, transcriber: Transcriber | None, cache: Cl
 
 
 def _in_order(
-    fetch: Callable[[Sound], _Fetched], sounds: Iterable[Sound]
-) -> Generator[tuple[Sound, Future[_Fetched]], None, None]:
+    fetch: Callable[[LazySound], _Fetched], sounds: Iterable[LazySound]
+) -> Generator[tuple[LazySound, Future[_Fetched]], None, None]:
     """Runs `fetch` in threads, a little ahead; the results come in the sounds' order."""
     left = iter(sounds)
-    running: deque[tuple[Sound, Future[_Fetched]]] = deque()
+    running: deque[tuple[LazySound, Future[_Fetched]]] = deque()
     with contextlib.ExitStack() as stack:
         pool = ThreadPoolExecutor(min(_READERS, os.cpu_count() or 1), thread_name_prefix="read")
         stack.callback(pool.shutdown, wait=True, cancel_futures=True)

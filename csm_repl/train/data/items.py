@@ -1,4 +1,4 @@
-"""What is trained on: conversations of turns whose sound is already codes."""
+"""What is trained on: conversations of encoded turns."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Item", "Turn"]
+__all__ = ["EncodedTurn", "Item"]
 
 
 @dataclass(frozen=True)
-class Turn:
+class EncodedTurn:
+    """A turn whose sound is already codes."""
+
     speaker: int
     text: str
     codes: torch.Tensor
@@ -29,7 +31,7 @@ class Item:
 
     name: str
     """Where it comes from, for messages."""
-    turns: tuple[Turn, ...]
+    turns: tuple[EncodedTurn, ...]
 
     @property
     def n_frames(self) -> int:

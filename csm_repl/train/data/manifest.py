@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from csm_repl.errors import UsageError
-from csm_repl.train.data.sounds import Sound
+from csm_repl.train.data.sounds import LazySound
 
-__all__ = ["MAX_SPEAKER", "Manifest", "Problem", "Record", "Utterance", "nothing_left"]
+__all__ = ["MAX_SPEAKER", "Manifest", "ManifestEntry", "Problem", "Utterance", "nothing_left"]
 
 MAX_SPEAKER = 999
 """The highest that the console can speak as."""
@@ -24,7 +24,7 @@ class Utterance:
 
     name: str
     """Where it comes from, for messages; the same as long as its data stay where they are."""
-    sound: Sound
+    sound: LazySound
     text: str | None
     """None: in `txt`, or for Whisper to find out."""
     speaker: int
@@ -34,7 +34,7 @@ class Utterance:
 
 
 @dataclass(frozen=True)
-class Record:
+class ManifestEntry:
     """One utterance, or the turns of a conversation."""
 
     name: str
@@ -52,18 +52,18 @@ class Problem:
 
 @dataclass(frozen=True)
 class Manifest:
-    records: tuple[Record, ...]
+    entries: tuple[ManifestEntry, ...]
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
     """Whole sentences for the user."""
 
     @property
     def n_utterances(self) -> int:
-        return sum(len(record.turns) for record in self.records)
+        return sum(len(entry.turns) for entry in self.entries)
 
 
 def nothing_left(source: object, problems: Iterable[Problem], remedy: str) -> UsageError:
-    """What to raise where a source has no usable record."""
+    """What to raise where a source has no usable entry."""
     first = next(iter(problems), None)
     why = f" The first fault: {first.name}: {first.cause}" if first is not None else ""
     return UsageError(f"{source} has nothing to train on.{why}", remedy)

@@ -1,7 +1,4 @@
-"""Where an utterance's sound lies: in a file, in a part of one, or in a row of a data set.
-
-Knows nothing about speakers, words and codes.
-"""
+"""Where an utterance's sound is: in a file, in a part of one, or in a row of a data set."""
 
 from __future__ import annotations
 
@@ -20,10 +17,10 @@ from csm_repl.voices.clip import file_stamp
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FileSound", "RowSound", "Sound"]
+__all__ = ["FileSound", "LazySound", "RowSound"]
 
 
-class Sound(Protocol):
+class LazySound(Protocol):
     """A recording that has not been read yet."""
 
     def stamp(self) -> str | None:

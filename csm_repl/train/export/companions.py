@@ -20,7 +20,7 @@ def companions(folder: Path, *, tokenizer: Path | None = None) -> dict[str, Path
 
     Args:
         folder: a model's.
-        tokenizer: where its tokenizer lies if it has none of its own.
+        tokenizer: where its tokenizer is if it has none of its own.
     """
     found = {name: folder / name for name in _COMPANIONS if (folder / name).is_file()}
     for pattern in _COMPANION_PATTERNS:

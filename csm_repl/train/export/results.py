@@ -69,7 +69,7 @@ def open_network(
         UsageError: an unknown LoRA target.
     """
     if checkpoint is None:
-        # Small, and what was learnt is not rounded: whoever loads it casts it.
+        # Small, and not rounded: loading it casts it.
         network = new_network(config, seed=options.seed, device=device)
         return WholeModel(network, files, torch.float32)
     network = load_network(checkpoint, device=device)

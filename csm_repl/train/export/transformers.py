@@ -1,6 +1,6 @@
 """Model folders as transformers' `CsmForConditionalGeneration` and `AutoProcessor` load them.
 
-`csm-repl --model DIR` loads them too. Does not import transformers. Knows nothing about training.
+`csm-repl --model DIR` loads them too. transformers itself is not imported.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def transformers_config(
         codec: the `codec_config`.
         dtype: of the weights.
         words: the special ids.
-        n_words: rows of the text embeddings.
+        n_words: number of text embeddings.
     """
     common = {
         "num_codebooks": config.n_codebooks,

@@ -1,7 +1,4 @@
-"""A Mimi in moshi's form -> config and tensors in transformers' form (`MimiModel`).
-
-Pure bookkeeping over names and shapes; knows nothing about files or about the language model.
-"""
+"""A Mimi in moshi's form -> config and tensors in transformers' form (`MimiModel`)."""
 
 from __future__ import annotations
 

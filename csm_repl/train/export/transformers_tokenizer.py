@@ -46,7 +46,7 @@ def write_tokenizer(folder: Path, source: Path) -> SpecialIds:
                 token["content"] = renamed.get(token["content"], token["content"])
         tokenizer = Tokenizer.from_str(json.dumps(content))
     except Exception as error:  # the Rust side raises plain Exception
-        raise CheckpointError(f"{source} is no tokenizer: {error}.", "Download it again.") from error
+        raise CheckpointError(f"{source} is not a tokenizer: {error}.", "Download it again.") from error
     tokenizer.add_special_tokens([AUDIO_TOKEN, AUDIO_END_TOKEN])
     ids = [tokenizer.token_to_id(name) for name in (bos, eos, AUDIO_TOKEN, AUDIO_END_TOKEN)]
     if None in ids:

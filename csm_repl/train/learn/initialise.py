@@ -40,7 +40,7 @@ def initial_state(config: ModelConfig, *, seed: int) -> dict[str, torch.Tensor]:
 
     Matrices are normal with 0.64 / sqrt(fan-in), which is the usual 0.02 at a width of 1024; what is added
     to the residual stream is smaller by sqrt(2 * layers), so that the stream's size does not depend on the
-    depth. A row of text is as large as the sum of a frame's K codes. Heads start near zero: the first loss
+    depth. A text embedding is as large as the sum of a frame's K codes. Heads start near zero: the first loss
     is that of a uniform guess.
     """
     generator = torch.Generator().manual_seed(seed)

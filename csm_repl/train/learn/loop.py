@@ -1,7 +1,7 @@
-"""The training loop: batches in, events out, checkpoints on the disk.
+"""The training loop: batches in, events out, saved states on the disk.
 
-Knows nothing about where items come from or who listens, and prints nothing. Chance depends on the seed and
-the step alone (see `passes`), so a run that goes on after a kill is the run that was never killed.
+Randomness depends on the seed and the step alone (see `passes`), so a run that is killed and resumed is the
+run that was never killed.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from csm_repl.errors import TrainingError, UsageError
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.train.data.batches import Batch, BatchPlan, Position, lay_out
 from csm_repl.train.data.items import Item
-from csm_repl.train.events import Evaluated, Finished, LeftOut, Sampled, Saved, StepDone, TrainEvent
+from csm_repl.train.events import CheckpointSaved, Evaluated, Finished, LeftOut, Sampled, StepDone, TrainEvent
 from csm_repl.train.learn.network import TrainableCSM
-from csm_repl.train.learn.optimiser import Average, new_optimiser, trainable
-from csm_repl.train.learn.passes import Figures, Passes
+from csm_repl.train.learn.optimiser import WeightEma, new_optimiser, trainable
+from csm_repl.train.learn.passes import LossMetrics, Passes
 from csm_repl.train.learn.schedule import Progress, learning_rate
 from csm_repl.train.learn.state import RunState, load_state, save_state
 from csm_repl.train.options import TrainOptions
 
-__all__ = ["Sampler", "Trainer", "WriteBest"]
+__all__ = ["MakeSamples", "Trainer", "WriteBest"]
 
-Sampler = Callable[[TrainableCSM, int], Iterable[Sampled]]
-"""Speaks the fixed sentences with the model as it is; given from outside, as it needs engine and codec."""
+MakeSamples = Callable[[TrainableCSM, int], Iterable[Sampled]]
+"""Speaks the sample sentences with the model as it is; passed in, because it needs engine and codec."""
 WriteBest = Callable[[TrainableCSM, Path], object]
-"""Writes what is trained into a folder; a model or an adapter, which is not the loop's business."""
+"""Writes what is trained into a folder, as a model or as an adapter."""
 
 STATE_FILE = "state.pt"
 BEST_FOLDER = "best"
@@ -49,7 +49,7 @@ class Trainer:
         options: TrainOptions,
         *,
         write_best: WriteBest | None = None,
-        sampler: Sampler | None = None,
+        make_samples: MakeSamples | None = None,
     ) -> None:
         """
         Args:
@@ -59,7 +59,7 @@ class Trainer:
             held_out: what the model is judged by; None or empty: nothing, and the newest weights are best.
             options: everything else.
             write_best: writes the best weights so far into `options.out / "best"`.
-            sampler: called every `options.sample_every` steps.
+            make_samples: called every `options.sample_every` steps.
 
         Raises:
             UsageError: nothing is left to learn from.
@@ -78,9 +78,9 @@ class Trainer:
             raise UsageError(f"There is nothing to train on.{why}", "Check the data and the options.")
         self._plan = BatchPlan(self._sequences.lengths, batch_frames=options.batch_frames, seed=options.seed)
         self._write_best = write_best
-        self._sampler = sampler
+        self._make_samples = make_samples
         self._optimiser = new_optimiser(network, options)
-        self._average = None if options.ema is None else Average(network, options.ema)
+        self._average = None if options.ema is None else WeightEma(network, options.ema)
         self._run = RunState()
         self._consistent = True
         self._stopping = False
@@ -100,11 +100,11 @@ class Trainer:
     def run(self, *, resume: bool = True) -> Iterator[TrainEvent]:
         """Trains, from the saved state on if there is one; ends with `Finished`.
 
-        A step is made only when its event is asked for. Whoever wants no more calls `stop`, and `save` when
-        the events have ended.
+        A step is made only when its event is asked for. To end early, call `stop`, and `save` when the events
+        have ended.
 
         Raises:
-            TrainingError: the loss is no number any more, a file could not be written, or the folder holds
+            TrainingError: the loss is not a finite number, a file could not be written, or the folder holds
                 another run.
             OutOfMemoryError: the device's memory is too small.
         """
@@ -117,18 +117,18 @@ class Trainer:
             self._run.seconds = before + time.perf_counter() - begun
             step = self._run.step
             if self._due(self.options.eval_every) and len(self._held_out):
-                yield from self._judge()
+                yield from self._evaluate()
             if self._due(self.options.sample_every):
-                yield from self._speak()
+                yield from self._sample()
             if self._due(self.options.save_every):
-                yield from self._keep()
+                yield from self._save()
             self._run.seconds = before + time.perf_counter() - begun
             if self._stopping:
                 return
         step = self._run.step
         if len(self._held_out) and self._run.evaluated != step:
-            yield from self._judge()
-        yield from self._keep()
+            yield from self._evaluate()
+        yield from self._save()
         yield Finished(step, why, self._run.best_loss, self._run.seconds)
 
     def stop(self) -> None:
@@ -203,10 +203,10 @@ class Trainer:
         progress = self._progress()
         batches, position = self._gather(Position(run.epoch, run.index))
         lr = learning_rate(progress)
-        figures = self._passes.gradients(batches, run.step)
+        losses = self._passes.gradients(batches, run.step)
         grad_norm = float(torch.nn.utils.clip_grad_norm_(trainable(self.network).values(), options.clip_norm))
-        if not math.isfinite(figures.loss) or not math.isfinite(grad_norm):
-            raise self._diverged(figures.loss)
+        if not math.isfinite(losses.loss) or not math.isfinite(grad_norm):
+            raise self._diverged(losses.loss)
         for group in self._optimiser.param_groups:
             group["lr"] = lr
         self._consistent = False
@@ -223,14 +223,14 @@ class Trainer:
             step=run.step,
             n_steps=max(run.step, after.n_steps),
             epoch=after.epochs,
-            loss=figures.loss,
-            backbone_loss=figures.backbone,
-            depth_loss=figures.depth,
-            accuracy=figures.accuracy,
+            loss=losses.loss,
+            backbone_loss=losses.backbone,
+            depth_loss=losses.depth,
+            accuracy=losses.accuracy,
             lr=lr,
             grad_norm=grad_norm,
             n_items=sum(batch.n_items for batch in batches),
-            n_frames=figures.n_frames,
+            n_frames=losses.n_frames,
             seconds=time.perf_counter() - started,
         )
 
@@ -247,59 +247,59 @@ class Trainer:
         self._optimiser.zero_grad(set_to_none=True)
         kept = f"{self.state_path} is kept" if self.state_path.is_file() else "no state was saved yet"
         return TrainingError(
-            f"At step {self._run.step + 1} the loss ({loss}) or its gradient is no number any more; {kept}.",
+            f"At step {self._run.step + 1} the loss ({loss}) or its gradient is not a finite number; {kept}.",
             "Use a lower --lr or more --warmup-steps, and check the data around this step.",
         )
 
     # --- held-out loss, samples, files
 
-    def evaluate(self) -> Figures:
+    def evaluate(self) -> LossMetrics:
         """The held-out losses of the weights that would be saved now."""
         with self.use_average():
             return self._passes.evaluate(self._held_out)
 
-    def _judge(self) -> Iterator[TrainEvent]:
+    def _evaluate(self) -> Iterator[TrainEvent]:
         started = time.perf_counter()
         run = self._run
-        figures = self.evaluate()
-        if not math.isfinite(figures.loss):
-            raise self._diverged(figures.loss)
-        is_best = figures.loss < run.best_loss
+        losses = self.evaluate()
+        if not math.isfinite(losses.loss):
+            raise self._diverged(losses.loss)
+        is_best = losses.loss < run.best_loss
         run.evaluated = run.step
         run.n_worse = 0 if is_best else run.n_worse + 1
         yield Evaluated(
             step=run.step,
-            loss=figures.loss,
-            backbone_loss=figures.backbone,
-            depth_loss=figures.depth,
-            accuracy=figures.accuracy,
+            loss=losses.loss,
+            backbone_loss=losses.backbone,
+            depth_loss=losses.depth,
+            accuracy=losses.accuracy,
             is_best=is_best,
             n_items=len(self._held_out),
             seconds=time.perf_counter() - started,
         )
         if is_best:
             # The loss is noted when its weights are on the disk: an interrupt may hit in between.
-            yield from self._keep_best(figures.loss)
+            yield from self._save_best(losses.loss)
 
-    def _speak(self) -> Iterator[TrainEvent]:
-        if self._sampler is not None:
+    def _sample(self) -> Iterator[TrainEvent]:
+        if self._make_samples is not None:
             self.network.eval()
-            # All are made before the first is handed out: nobody but us may see the weights changed.
+            # All are made before the first is handed out, so that nobody else sees the averaged weights.
             with self.use_average():
-                spoken = list(self._sampler(self.network, self._run.step))
+                spoken = list(self._make_samples(self.network, self._run.step))
             yield from spoken
 
-    def _keep(self) -> Iterator[TrainEvent]:
+    def _save(self) -> Iterator[TrainEvent]:
         if not len(self._held_out):
-            yield from self._keep_best()
+            yield from self._save_best()
         path = self.save()
         if path is not None:
-            yield Saved(self._run.step, path, "state")
+            yield CheckpointSaved(self._run.step, path, "state")
 
-    def _keep_best(self, loss: float = math.inf) -> Iterator[TrainEvent]:
+    def _save_best(self, loss: float = math.inf) -> Iterator[TrainEvent]:
         if self._write_best is not None:
             with self.use_average():
                 self._write_best(self.network, self.best_folder)
         self._run.best_loss = loss
         if self._write_best is not None:
-            yield Saved(self._run.step, self.best_folder, "best")
+            yield CheckpointSaved(self._run.step, self.best_folder, "best")

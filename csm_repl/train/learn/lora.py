@@ -2,7 +2,7 @@
 
 An adapter's folder has `adapter.json` (rank, alpha, targets, base model) and `adapter.safetensors`, whose
 names are the network's: `....q_proj.lora_a.weight`, `....lora_b.weight`, and whole tensors that were trained
-beside them. Knows nothing about data and steps.
+beside them.
 """
 
 from __future__ import annotations

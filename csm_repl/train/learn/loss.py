@@ -1,6 +1,6 @@
 """What is minimised: codebook 0 by the backbone on every frame, the others by the depth decoder on some.
 
-Knows nothing about optimisers or data sets. The all-zero frame that ends a turn is a frame like the others.
+The all-zero frame that ends a turn is a frame like the others.
 """
 
 from __future__ import annotations
@@ -46,33 +46,33 @@ def choose_frames(n_frames: int, fraction: float, generator: torch.Generator) ->
     return torch.randperm(n_frames, generator=generator)[:n_chosen].sort().values
 
 
-def hide_frames(rows: torch.Tensor, fraction: float, generator: torch.Generator) -> torch.Tensor:
-    """Rows int64 [B, S, K + 1] as the model hears them when it misses a random `fraction` of the frames.
+def hide_frames(tokens: torch.Tensor, fraction: float, generator: torch.Generator) -> torch.Tensor:
+    """Tokens int64 [B, S, K + 1] as the model hears them when it misses a random `fraction` of the frames.
 
-    A missed frame counts in no column. Whoever hears every frame of the past can go on with the sound
-    alone; whoever misses some must read the text (as dropout does in the pre-net of Tacotron,
+    A missed frame is -1 throughout. A model that hears every past frame can continue the sound
+    alone; one that misses some must read the text (as dropout does in the pre-net of Tacotron,
     arXiv:1703.10135). Text and closing frames are never hidden.
     """
     if fraction == 0.0:
-        return rows
-    hidden = torch.rand(rows.shape[:2], generator=generator).to(rows.device) < fraction
-    hidden &= (rows[..., :-1] > 0).any(-1)
-    return rows.masked_fill(hidden.unsqueeze(-1), -1)
+        return tokens
+    hidden = torch.rand(tokens.shape[:2], generator=generator).to(tokens.device) < fraction
+    hidden &= (tokens[..., :-1] > 0).any(-1)
+    return tokens.masked_fill(hidden.unsqueeze(-1), -1)
 
 
 def hide_voices(batch: Batch, fraction: float, generator: torch.Generator) -> torch.Tensor:
-    """A batch's rows as the model hears them when it misses the sound of a random `fraction` of the turns.
+    """A batch's tokens as the model hears them when it misses the sound of a random `fraction` of the turns.
 
-    Codebook 0 says what is said, the others how it sounds. Whoever hears his own sound goes on with that
-    voice, and needs earlier turns for his first frames only; whoever hears codebook 0 alone needs them for
-    all. A speaker's first turn is heard, as nothing else gives his voice; so are the closing frames.
+    Codebook 0 says what is said, the others how it sounds. A model that hears its own sound continues that
+    voice, and needs earlier turns for the first frames only; one that hears codebook 0 alone needs them for
+    all. A speaker's first turn is heard, as nothing else gives the voice; so are the closing frames.
     """
     if fraction == 0.0:
-        return batch.rows
+        return batch.tokens
     n_turns = int(batch.returns.max()) + 1
-    drawn = torch.rand(len(batch.rows), n_turns, generator=generator).to(batch.rows.device) < fraction
+    drawn = torch.rand(len(batch.tokens), n_turns, generator=generator).to(batch.tokens.device) < fraction
     hidden = drawn.gather(1, batch.returns) & (batch.returns > 0)
-    heard = batch.rows.clone()
+    heard = batch.tokens.clone()
     heard[..., 1:-1].masked_fill_(hidden.unsqueeze(-1), -1)
     return heard
 
@@ -90,17 +90,17 @@ def frame_losses(
 
     Args:
         network: the model.
-        batch: rows and targets, on the model's device.
+        batch: tokens and targets, on the model's device.
         chosen: indices into the batch's target frames, in reading order, for the depth decoder.
-        heard: what the backbone is given in place of the batch's rows (`hide_frames`, `hide_voices`).
+        heard: what the backbone is given in place of the batch's tokens (`hide_frames`, `hide_voices`).
         depth_chunk: frames the depth decoder is given at once, to bound memory where no gradient is kept.
         with_speaker: the speaker's loss is wanted too.
     """
     learnt = batch.targets[:, 1:]
-    rows = batch.rows if heard is None else heard
-    early, states = network.early_and_hidden_states(rows[:, :-1])
+    tokens = batch.tokens if heard is None else heard
+    early, states = network.early_and_hidden_states(tokens[:, :-1])
     hidden = states[learnt]
-    codes = batch.rows[:, 1:, :-1][learnt]
+    codes = batch.tokens[:, 1:, :-1][learnt]
     logits = network.codebook0_head(hidden).float()
     backbone = F.cross_entropy(logits, codes[:, 0])
     n_right = (logits.argmax(-1) == codes[:, 0]).sum()

@@ -1,8 +1,8 @@
 """The model in a form that can be trained: `state_dict()` has the original layout's names.
 
 Built from torchtune's Llama blocks, as the original is; only the rotary embedding is ours, because theirs
-takes 15 % of a small model's step and knows no other frequency factors. Knows nothing about losses, data or
-files. Importing this module imports torchtune, which takes seconds.
+takes 15 % of a small model's step and has fixed frequency factors. Importing this module imports torchtune,
+which takes seconds.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ class TrainableCSM(nn.Module):
     def n_codebooks(self) -> int:
         return self.config.n_codebooks
 
-    def embed(self, rows: torch.Tensor) -> torch.Tensor:
-        """Rows int64 [B, S, K + 1] (-1: does not count) -> summed embeddings [B, S, D].
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Tokens int64 [B, S, K + 1] (-1: does not count) -> summed embeddings [B, S, D].
 
-        A row without codebook 0 has no other codebook either.
+        A position without codebook 0 has no other codebook either.
         """
-        codes, text = rows[..., :-1], rows[..., -1]
+        codes, text = tokens[..., :-1], tokens[..., -1]
         words = F.embedding(text.clamp_min(0), self.text_embeddings.weight) * (text >= 0).unsqueeze(-1)
         # A bag never holds [B, S, K, D] in memory.
         is_audio = codes[..., 0] >= 0
@@ -81,17 +81,17 @@ class TrainableCSM(nn.Module):
         )
         return words.masked_scatter(is_audio.unsqueeze(-1), frames)
 
-    def hidden_states(self, rows: torch.Tensor) -> torch.Tensor:
-        """Rows int64 [B, S, K + 1], padded on the right -> the backbone's hidden states [B, S, D].
+    def hidden_states(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Tokens int64 [B, S, K + 1], padded on the right -> the backbone's hidden states [B, S, D].
 
-        Attention is causal, so what stands behind a row never reaches it and padding needs no mask.
+        Attention is causal, so padding never reaches what comes before it and needs no mask.
         """
-        return self.early_and_hidden_states(rows)[1]
+        return self.early_and_hidden_states(tokens)[1]
 
-    def early_and_hidden_states(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `hidden_states`, behind the residual stream after a third of the layers [B, S, D]."""
+    def early_and_hidden_states(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `hidden_states`, preceded by the residual stream after a third of the layers [B, S, D]."""
         # The residual stream is float32 whatever frozen weights are stored in.
-        early, hidden = self.backbone(self.embed(rows).float(), checkpointed=self._checkpointed())
+        early, hidden = self.backbone(self.embed(tokens).float(), checkpointed=self._checkpointed())
         return early, hidden
 
     def depth_logits(self, hidden: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
@@ -115,7 +115,7 @@ class TrainableCSM(nn.Module):
         return self.gradient_checkpointing and torch.is_grad_enabled()
 
     def _offsets(self) -> torch.Tensor:
-        """The row of each codebook's code 0 in the audio embeddings, int64 [K]."""
+        """The index of each codebook's code 0 in the audio embeddings, int64 [K]."""
         return torch.arange(self.n_codebooks, device=self.device) * self.config.audio_vocab_size
 
 
@@ -147,7 +147,7 @@ class Stack(nn.Module):
 
 
 class Rotary(nn.Module):
-    """Turns queries and keys. Its table is no buffer, so that no cast of the model reaches it."""
+    """Turns queries and keys. Its table is not a buffer, so that casting the model leaves it alone."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()

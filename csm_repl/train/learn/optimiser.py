@@ -1,4 +1,4 @@
-"""AdamW over what is trainable, and a running average of it. Knows nothing about losses."""
+"""AdamW over what is trainable, and a running average of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from csm_repl.train.options import TrainOptions
 
-__all__ = ["Average", "new_optimiser", "trainable"]
+__all__ = ["WeightEma", "new_optimiser", "trainable"]
 
 
 def trainable(network: nn.Module) -> dict[str, nn.Parameter]:
@@ -19,7 +19,7 @@ def trainable(network: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def new_optimiser(network: nn.Module, options: TrainOptions) -> torch.optim.AdamW:
-    """Matrices decay; norms do not, and neither do embeddings, whose rare rows would only shrink."""
+    """Matrices decay; norms do not, and neither do embeddings, whose rare entries would only shrink."""
     decays: list[nn.Parameter] = []
     stays: list[nn.Parameter] = []
     for name, parameter in trainable(network).items():
@@ -33,7 +33,7 @@ def new_optimiser(network: nn.Module, options: TrainOptions) -> torch.optim.Adam
     return torch.optim.AdamW([group for group in groups if group["params"]], betas=options.betas, fused=fused)
 
 
-class Average:
+class WeightEma:
     """Exponential moving average of the trained parameters. It starts fast, so that the initial weights
     are soon forgotten: the decay at step n is at most (1 + n) / (10 + n)."""
 

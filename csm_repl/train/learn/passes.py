@@ -1,6 +1,6 @@
-"""Passes over batches: gradients of a step, and the held-out losses.
+"""Passes over batches: the gradients of a step, and the held-out losses.
 
-Knows nothing about optimisers, schedules or files. Every draw of chance is made from the seed and the step.
+Everything random is drawn from the seed and the step.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from csm_repl.train.learn.loss import choose_frames, frame_losses, hide_frames, 
 from csm_repl.train.learn.network import TrainableCSM
 from csm_repl.train.options import TrainOptions
 
-__all__ = ["Figures", "Passes"]
+__all__ = ["LossMetrics", "Passes"]
 
 _EVAL_DEPTH_CHUNK = 256
 
 
 @dataclass
-class Figures:
+class LossMetrics:
     """Means over the frames of some batches; losses in nats."""
 
     loss: float = 0.0
@@ -45,7 +45,7 @@ class Passes:
         self._options = options
         network.gradient_checkpointing = options.gradient_checkpointing
 
-    def gradients(self, batches: Sequence[Batch], step: int) -> Figures:
+    def gradients(self, batches: Sequence[Batch], step: int) -> LossMetrics:
         """Adds the gradients of the batches' common mean loss.
 
         Args:
@@ -57,8 +57,8 @@ class Passes:
         """
         options, network = self._options, self._network
         network.train()
-        total = Figures(n_frames=sum(batch.n_targets for batch in batches))
-        with self.guarded(), _chance(options.seed, step, network.device) as generator:
+        total = LossMetrics(n_frames=sum(batch.n_targets for batch in batches))
+        with self.guarded(), _seeded(options.seed, step, network.device) as generator:
             chosen = [choose_frames(batch.n_targets, options.depth_fraction, generator) for batch in batches]
             n_chosen = sum(map(len, chosen))
             for batch, part in zip(batches, chosen, strict=True):
@@ -84,10 +84,10 @@ class Passes:
         return total
 
     @torch.no_grad()
-    def evaluate(self, sequences: Sequences) -> Figures:
-        """The losses of every frame and every codebook, without chance."""
+    def evaluate(self, sequences: Sequences) -> LossMetrics:
+        """The losses of every frame and every codebook, with nothing random."""
         plan = BatchPlan(sequences.lengths, batch_frames=self._options.batch_frames, seed=0)
-        total = Figures()
+        total = LossMetrics()
         self._network.eval()
         with self.guarded():
             for indices in plan.epoch(0):
@@ -109,7 +109,7 @@ class Passes:
 
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
-        """Turns what a device says when its memory is full into our error."""
+        """Turns a device's out-of-memory errors into ours."""
         try:
             yield
         except (RuntimeError, MemoryError) as error:
@@ -132,9 +132,9 @@ class Passes:
 
 
 @contextlib.contextmanager
-def _chance(seed: int, step: int, device: torch.device) -> Iterator[torch.Generator]:
-    """A generator for a step's choices; dropout's noise is the step's too. The global random state is as
-    before when the block ends."""
+def _seeded(seed: int, step: int, device: torch.device) -> Iterator[torch.Generator]:
+    """A generator for a step's choices; dropout's noise is seeded too. The global random state is restored at
+    the end of the block."""
     digest = hashlib.sha256(f"{seed} {step}".encode()).digest()
     seed = int.from_bytes(digest[:7], "big")
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

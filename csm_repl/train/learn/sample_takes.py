@@ -1,5 +1,5 @@
 """Speaks fixed sentences with the model as it is at a step, through the engine and the codec that users
-hear. Knows nothing about how the model is trained.
+hear.
 """
 
 from __future__ import annotations

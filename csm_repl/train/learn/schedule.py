@@ -1,4 +1,4 @@
-"""How far a run is, and the learning rate that goes with it. Knows nothing about models or data."""
+"""How far a run is, and the learning rate that goes with it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """A picture of a run: losses, held-out loss, accuracy, learning rate and gradient norm over the steps.
 
-Knows nothing about the run beyond the rows of `metrics.csv`. matplotlib is imported when the first
-picture is drawn.
+It is drawn from the rows of `metrics.csv` alone. matplotlib is imported when the first picture is drawn.
 """
 
 from __future__ import annotations
@@ -105,30 +104,30 @@ def draw_dashboard(rows: Sequence[MetricsRow], title: str) -> bytes:
 
 def _draw(figure: Any, rows: Sequence[MetricsRow], title: str) -> None:
     steps = [row for row in rows if "loss" in row]
-    looks = [row for row in rows if "held_out_loss" in row]
-    figure.suptitle(_headline(steps, looks, title), x=0.01, ha="left", fontsize=12, fontweight="bold")
+    evaluations = [row for row in rows if "held_out_loss" in row]
+    figure.suptitle(_headline(steps, evaluations, title), x=0.01, ha="left", fontsize=12, fontweight="bold")
     axes = figure.subplots(2, 3)
     span = max((row["step"] for row in rows), default=1.0)
 
     total = axes[0, 0]
     total.set_title("Loss (weighted sum, nats)")
     _curve(total, steps, "loss", _BLUE, "training")
-    _look_curve(total, looks, "held_out_loss", _ORANGE, "held out", best=True)
+    _evaluation_curve(total, evaluations, "held_out_loss", _ORANGE, "held out", best=True)
 
     backbone = axes[0, 1]
     backbone.set_title("Codebook 0 (backbone, nats)")
     _curve(backbone, steps, "backbone_loss", _BLUE, "training")
-    _look_curve(backbone, looks, "held_out_backbone_loss", _ORANGE, "held out")
+    _evaluation_curve(backbone, evaluations, "held_out_backbone_loss", _ORANGE, "held out")
 
     depth = axes[0, 2]
     depth.set_title("Codebooks 1 and up (depth decoder, nats)")
     _curve(depth, steps, "depth_loss", _BLUE, "training")
-    _look_curve(depth, looks, "held_out_depth_loss", _ORANGE, "held out")
+    _evaluation_curve(depth, evaluations, "held_out_depth_loss", _ORANGE, "held out")
 
     accuracy = axes[1, 0]
     accuracy.set_title("Accuracy of codebook 0")
     _curve(accuracy, steps, "accuracy", _BLUE, "training")
-    _look_curve(accuracy, looks, "held_out_accuracy", _ORANGE, "held out")
+    _evaluation_curve(accuracy, evaluations, "held_out_accuracy", _ORANGE, "held out")
     accuracy.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     accuracy.set_ylim(bottom=0)
 
@@ -161,13 +160,13 @@ def _draw(figure: Any, rows: Sequence[MetricsRow], title: str) -> None:
             axis.legend(handles, labels, loc="lower right" if axis is accuracy else "upper right")
 
 
-def _headline(steps: Sequence[MetricsRow], looks: Sequence[MetricsRow], title: str) -> str:
+def _headline(steps: Sequence[MetricsRow], evaluations: Sequence[MetricsRow], title: str) -> str:
     parts = [title]
     if steps:
         last = steps[-1]
         parts.append(f"step {last['step']:,.0f}, epoch {last['epoch']:.2f}")
-    if looks:
-        best = min(looks, key=lambda row: row["held_out_loss"])
+    if evaluations:
+        best = min(evaluations, key=lambda row: row["held_out_loss"])
         parts.append(f"best held-out loss {best['held_out_loss']:.3f} at step {best['step']:,.0f}")
     return "   ·   ".join(parts)
 
@@ -184,7 +183,7 @@ def _curve(axis: Any, rows: Sequence[MetricsRow], column: str, color: str, label
     axis.plot(x, course, color=color, label=label or "_course", marker=marker, markersize=3.5)
 
 
-def _look_curve(
+def _evaluation_curve(
     axis: Any, rows: Sequence[MetricsRow], column: str, color: str, label: str, *, best: bool = False
 ) -> None:
     x, y = _points(rows, column)

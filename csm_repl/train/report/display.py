@@ -1,7 +1,7 @@
 """Shows a run: a bar with figures at a terminal, plain lines elsewhere, or JSON. Results go to stdout, all
 else to stderr.
 
-The only part of `train` that writes to the terminal. Knows nothing about how events come about.
+The only part of `train` that writes to the terminal.
 """
 
 from __future__ import annotations
@@ -14,35 +14,55 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from csm_repl.printers.base import defused
 from csm_repl.settings import Settings
-from csm_repl.train.events import Evaluated, Finished, LeftOut, Reading, Saved, StepDone
-from csm_repl.train.report.log import Pace, RunLog, duration
+from csm_repl.train.events import (
+    CheckpointSaved,
+    Evaluated,
+    Finished,
+    LeftOut,
+    Note,
+    Reading,
+    Sampled,
+    StepDone,
+)
+from csm_repl.train.report.log import LogFormatter, Pace, duration
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
 
-__all__ = ["PlainShow", "Show", "open_show"]
+__all__ = ["Display", "PlainDisplay", "open_display"]
 
+_JSON_TYPES: dict[type, str] = {
+    Reading: "reading",
+    LeftOut: "left_out",
+    Note: "note",
+    StepDone: "step_done",
+    Evaluated: "evaluated",
+    Sampled: "sampled",
+    CheckpointSaved: "saved",
+    Finished: "finished",
+}
+"""The names are part of the output, and do not follow the classes'."""
 MAX_LEFT_OUT = 8
-"""What is left out is told one by one up to here, and counted from there on."""
+"""Up to this many, each thing left out gets a line; the rest are counted."""
 
 
-def open_show(settings: Settings, log_every: int) -> PlainShow:
-    """What fits the place that stderr leads to."""
+def open_display(settings: Settings, log_every: int) -> PlainDisplay:
+    """The display that suits whatever stderr is."""
     arguments = {"quiet": settings.quiet, "verbose": settings.verbose}
     if settings.json:
-        return JsonShow(sys.stdout, sys.stderr, log_every, **arguments)
+        return JsonDisplay(sys.stdout, sys.stderr, log_every, **arguments)
     if sys.stderr is not None and sys.stderr.isatty() and not settings.quiet:
         from csm_repl.printers.rich import open_console
 
         console = open_console(settings.color, sys.stderr)
         if console.is_terminal and not console.is_dumb_terminal:
-            return RichShow(sys.stdout, console, log_every, **arguments)
-    return PlainShow(sys.stdout, sys.stderr, log_every, **arguments)
+            return RichDisplay(sys.stdout, console, log_every, **arguments)
+    return PlainDisplay(sys.stdout, sys.stderr, log_every, **arguments)
 
 
-class PlainShow:
-    """One line for what is worth one.
+class PlainDisplay:
+    """A line for each event that is worth one.
 
     Args:
         out: receives results.
@@ -59,7 +79,7 @@ class PlainShow:
         self._err = err
         self._quiet = quiet
         self._verbose = verbose
-        self._log = RunLog(log_every)
+        self._log = LogFormatter(log_every)
         self._n_left_out = 0
 
     def say(self, text: str) -> None:
@@ -67,14 +87,16 @@ class PlainShow:
             self._line(text)
 
     def handle(self, event: object) -> None:
-        if self._quiet or (isinstance(event, Saved) and event.kind != "result" and not self._verbose):
+        if self._quiet or (
+            isinstance(event, CheckpointSaved) and event.kind != "result" and not self._verbose
+        ):
             return
         if isinstance(event, LeftOut):
             self._n_left_out += 1
             if self._n_left_out > MAX_LEFT_OUT and not self._verbose:
                 return
         if isinstance(event, Reading) and event.n_done == event.n_total:
-            self._told_left_out()
+            self._count_left_out()
         for line in self._log.lines(event):
             self._line(line)
 
@@ -82,33 +104,32 @@ class PlainShow:
         print(path, file=self._out, flush=True)
 
     def close(self) -> None:
-        """Takes away what moves."""
+        """Removes the bar, if there is one."""
 
-    def _told_left_out(self) -> None:
+    def _count_left_out(self) -> None:
         more = self._n_left_out - MAX_LEFT_OUT
         if more > 0 and not self._verbose:
-            self._line(f"left out: {more} more; -v tells them all")
+            self._line(f"left out: {more} more; -v lists them all")
         self._n_left_out = 0
 
     def _line(self, text: str) -> None:
         print(defused(text), file=self._err, flush=True)
 
 
-class JsonShow(PlainShow):
+class JsonDisplay(PlainDisplay):
     """Every event as one object a line on stdout, with its `type`; sentences on stderr."""
 
     def handle(self, event: object) -> None:
         if isinstance(event, Reading) and event.n_done < event.n_total:
             return
         if dataclasses.is_dataclass(event) and not isinstance(event, type):
-            self._object(type(event).__name__, dataclasses.asdict(event))
+            self._object(_JSON_TYPES[type(event)], dataclasses.asdict(event))
 
     def result(self, path: Path) -> None:
-        self._object("Result", {"path": path})
+        self._object("result", {"path": path})
 
-    def _object(self, kind: str, values: dict[str, Any]) -> None:
-        name = "".join(f"_{char.lower()}" if char.isupper() else char for char in kind).lstrip("_")
-        # JSON has no infinity: no best loss is null.
+    def _object(self, name: str, values: dict[str, Any]) -> None:
+        # JSON has no infinity; a best loss that there is not yet is null.
         finite = {
             key: None if isinstance(value, float) and abs(value) == float("inf") else value
             for key, value in values.items()
@@ -116,8 +137,8 @@ class JsonShow(PlainShow):
         print(json.dumps({"type": name, **finite}, default=str), file=self._out, flush=True)
 
 
-class RichShow(PlainShow):
-    """A bar and the newest figures, renewed in place; the rest stands above them."""
+class RichDisplay(PlainDisplay):
+    """A bar and the newest figures, updated in place; everything else scrolls above them."""
 
     def __init__(
         self, out: TextIO, console: Console, log_every: int, *, quiet: bool = False, verbose: bool = False
@@ -197,5 +218,5 @@ class RichShow(PlainShow):
         return self._bar(event.step, event.n_steps, "  ".join(parts))
 
 
-Show = PlainShow
-"""Whatever shows a run; the others are kinds of it."""
+Display = PlainDisplay
+"""What shows a run; the others derive from it."""

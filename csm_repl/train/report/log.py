@@ -9,9 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from csm_repl.audio import output_error
-from csm_repl.train.events import Evaluated, Finished, LeftOut, Note, Reading, Sampled, Saved, StepDone
+from csm_repl.train.events import (
+    CheckpointSaved,
+    Evaluated,
+    Finished,
+    LeftOut,
+    Note,
+    Reading,
+    Sampled,
+    StepDone,
+)
 
-__all__ = ["LogFile", "Pace", "RunLog", "duration"]
+__all__ = ["LogFile", "LogFormatter", "Pace", "duration"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,7 @@ class Pace:
         """After at least one `add`."""
         steps = list(self._recent)
         n, last = len(steps), steps[-1]
-        # By the clock and not by the steps' own times: looks, samples and saves take time too.
+        # By the clock and not by the steps' own times: evaluations, samples and saves take time too.
         elapsed = max(self._times[-1] - self._times[0], 1e-9)
         left = max(0, last.n_steps - last.step)
         return PaceNow(
@@ -58,8 +67,8 @@ class Pace:
         )
 
 
-class RunLog:
-    """Turns events into lines, for `train.log` and for terminals that are none.
+class LogFormatter:
+    """Turns events into lines, for `train.log` and where there is no terminal.
 
     Args:
         log_every: steps between two lines.
@@ -84,7 +93,7 @@ class RunLog:
         elif isinstance(event, Sampled):
             ended = "" if event.ended else ", cut"
             yield f"step {event.step}: sample {event.path} ({event.seconds:.1f} s{ended}): {event.text}"
-        elif isinstance(event, Saved):
+        elif isinstance(event, CheckpointSaved):
             yield f"step {event.step}: saved {event.path} ({event.kind})"
         elif isinstance(event, Finished):
             best = f", best held-out loss {event.best_loss:.4f}" if event.best_loss < float("inf") else ""
@@ -114,7 +123,7 @@ class LogFile:
 
     def __init__(self, path: Path, log_every: int) -> None:
         self._path = path
-        self._log = RunLog(log_every)
+        self._log = LogFormatter(log_every)
 
     def add(self, event: object) -> None:
         for line in self._log.lines(event):

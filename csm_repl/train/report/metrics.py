@@ -99,7 +99,7 @@ class MetricsFile:
             raise output_error(self._path, error) from error
 
     def _begin(self, event: StepDone | Evaluated) -> None:
-        """Keeps the rows before the first of this run; a look comes behind the step that it follows."""
+        """Keeps the rows before the first of this run; an evaluation comes after the step that it follows."""
         same = "loss" if isinstance(event, StepDone) else "held_out_loss"
         self.rows = [
             row

@@ -1,4 +1,4 @@
-"""Scalars for TensorBoard. Its package is imported here and nowhere else; nobody has it unasked."""
+"""Scalars for TensorBoard. Its package is optional, and imported only here."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from csm_repl.errors import UsageError
 from csm_repl.train.events import Evaluated, StepDone
 from csm_repl.train.report.metrics import metrics_row
 
-__all__ = ["Board"]
+__all__ = ["TensorBoardWriter"]
 
 
-class Board:
+class TensorBoardWriter:
     """Writes event files into `folder`.
 
     Raises:

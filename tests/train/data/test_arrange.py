@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from csm_repl.train.data.arrange import group_turns, split_held_out
-from csm_repl.train.data.items import Item, Turn
+from csm_repl.train.data.items import EncodedTurn, Item
 
 
 def utterance(number: int, speaker: int = 0, n_frames: int = 5) -> Item:
     codes = torch.full((2, n_frames), number % 100, dtype=torch.int16)
-    return Item(f"{number}.wav", (Turn(speaker, f"Number {number}.", codes),))
+    return Item(f"{number}.wav", (EncodedTurn(speaker, f"Number {number}.", codes),))
 
 
 def utterances(n: int, n_speakers: int = 1) -> list[Item]:

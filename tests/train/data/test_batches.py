@@ -1,4 +1,4 @@
-"""What a batch holds, which rows are learnt, and that nothing is lost or cut."""
+"""What a batch holds, which tokens are learnt, and that nothing is lost or cut."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from csm_repl.engine import prompt_rows, spoken_text
 from csm_repl.model.config import ModelConfig
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.train.data.batches import BatchPlan, Position, Sequences, lay_out
-from csm_repl.train.data.items import Item, Turn
+from csm_repl.train.data.items import EncodedTurn, Item
 from tests.train.clips import clip, many_clips, speech
 
 
@@ -40,13 +40,13 @@ def test_a_conversation_becomes_the_rows_that_the_engine_is_prompted_with(
     tokenizer: Tokenizer, config: ModelConfig
 ) -> None:
     item = conversation()
-    rows = laid_out([item], tokenizer, config).sequence(0).rows[0]
+    tokens = laid_out([item], tokenizer, config).sequence(0).tokens[0]
     ids = [tokenizer.encode(spoken_text(turn.speaker, turn.text)) for turn in item.turns]
     codes = [turn.codes.long() for turn in item.turns]
     context = list(zip(ids, codes, strict=True))
     expected = prompt_rows(context[:-1], ids[-1], 5, begun=codes[-1])
-    assert torch.equal(rows[:-1], expected)
-    assert rows[-1].tolist() == [0, 0, 0, 0, 0, -1]
+    assert torch.equal(tokens[:-1], expected)
+    assert tokens[-1].tolist() == [0, 0, 0, 0, 0, -1]
 
 
 def test_frames_know_who_speaks_and_whether_he_spoke_before(
@@ -61,7 +61,7 @@ def test_frames_know_who_speaks_and_whether_he_spoke_before(
         [digit] = set(ids) & {tokenizer.encode(spoken_text(s, ""))[2] for s in (0, 1)}
         who = (number if number == 2 else 0, digit)
         expected += [(0, -1)] * len(ids) + [who] * turn.n_frames + [(0, -1)]
-    expected += [(0, -1)] * (batch.rows.shape[1] - len(expected))
+    expected += [(0, -1)] * (batch.tokens.shape[1] - len(expected))
     found = zip(batch.returns[0].tolist(), batch.speaker_ids[0].tolist(), strict=True)
     assert list(found) == expected
     assert not batch.returns[1].any()
@@ -79,8 +79,8 @@ def test_a_tokenizer_without_digits_can_be_learnt_with(tokenizer_file: Path, con
 
 def test_frames_and_end_rows_of_learnt_turns_are_targets(tokenizer: Tokenizer, config: ModelConfig) -> None:
     batch = laid_out([conversation()], tokenizer, config).sequence(0)
-    rows, targets = batch.rows[0], batch.targets[0]
-    is_audio = rows[:, 0] >= 0
+    tokens, targets = batch.tokens[0], batch.targets[0]
+    is_audio = tokens[:, 0] >= 0
     assert targets.sum() == 6 + 1 + 3 + 1
     assert not (targets & ~is_audio).any()
     assert not targets[: int(is_audio.nonzero()[4]) + 1].any(), "the first turn only gives context"
@@ -94,9 +94,9 @@ def test_chosen_speakers_alone_are_learnt(tokenizer: Tokenizer, config: ModelCon
 def test_a_batch_is_padded_on_the_right(tokenizer: Tokenizer, config: ModelConfig) -> None:
     sequences = laid_out([clip("a", "x", 3, seed=1), clip("b", "x", 7, seed=2)], tokenizer, config)
     batch = sequences.batch([0, 1])
-    assert batch.rows.shape == (2, max(sequences.lengths), 6)
-    assert torch.equal(batch.rows[0, : sequences.lengths[0]], sequences.sequence(0).rows[0])
-    assert (batch.rows[0, sequences.lengths[0] :] == -1).all()
+    assert batch.tokens.shape == (2, max(sequences.lengths), 6)
+    assert torch.equal(batch.tokens[0, : sequences.lengths[0]], sequences.sequence(0).tokens[0])
+    assert (batch.tokens[0, sequences.lengths[0] :] == -1).all()
     assert batch.n_targets == 3 + 1 + 7 + 1
     assert batch.n_items == 2
 
@@ -107,8 +107,11 @@ def test_a_batch_is_padded_on_the_right(tokenizer: Tokenizer, config: ModelConfi
         (clip("long", "x", 300, seed=0), "takes 307 positions and the model has 256"),
         (clip("other", "x", 3, seed=0, n_codebooks=4), "4 codebooks and the model speaks 5"),
         (clip("silent", "x", 3, seed=0, in_loss=False), "None of its turns is to be learnt"),
-        (Item("empty", (Turn(0, "x", torch.zeros(5, 0, dtype=torch.int16)),)), "no sound"),
-        (Item("odd", (Turn(0, "x", torch.full((5, 2), 67, dtype=torch.int16)),)), "codes that the model"),
+        (Item("empty", (EncodedTurn(0, "x", torch.zeros(5, 0, dtype=torch.int16)),)), "no sound"),
+        (
+            Item("odd", (EncodedTurn(0, "x", torch.full((5, 2), 67, dtype=torch.int16)),)),
+            "codes that the model",
+        ),
     ],
 )
 def test_what_cannot_be_learnt_is_reported_and_never_cut(

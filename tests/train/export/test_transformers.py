@@ -203,10 +203,10 @@ def test_transformers_hears_the_context_as_the_engine_does(exported: Exported, l
     )
     encode = exported.tokenizer.encode
     context = [(encode(spoken_text(0, "first")), exported.codec.encode(samples))]
-    rows = prompt_rows(context, encode(spoken_text(1, "second")), 5)
-    assert inputs["input_ids"].shape[1] == len(rows)
+    tokens = prompt_rows(context, encode(spoken_text(1, "second")), 5)
+    assert inputs["input_ids"].shape[1] == len(tokens)
     for folder in (exported.folder, exported.base.folder):
-        take = load_engine(folder).generate(rows, options=GREEDY, max_frames=10)
+        take = load_engine(folder).generate(tokens, options=GREEDY, max_frames=10)
         assert torch.equal(theirs[0], torch.stack(list(take)))
 
 
@@ -238,8 +238,8 @@ def test_its_loss_with_output_labels_is_ours(exported: Exported, loaded: Any) ->
     )
     theirs = loaded(**inputs)
     codes = exported.codec.encode(samples)
-    rows = prompt_rows([(exported.tokenizer.encode("[0]learn"), codes)], [], 5)
-    batch = Batch(rows[None], rows[None, :, 0] >= 0, *torch.zeros(2, 1, len(rows), dtype=torch.int64))
+    tokens = prompt_rows([(exported.tokenizer.encode("[0]learn"), codes)], [], 5)
+    batch = Batch(tokens[None], tokens[None, :, 0] >= 0, *torch.zeros(2, 1, len(tokens), dtype=torch.int64))
     ours = frame_losses(exported.network, batch, torch.arange(batch.n_targets))
     assert ours.n_frames == 7 + 1
     assert float(ours.backbone) == pytest.approx(float(theirs.backbone_loss), rel=1e-4)
@@ -308,8 +308,8 @@ def test_another_codec_stays_behind_and_that_is_said(new: Callable[[], Trainable
         "<|begin_of_text|>[0]hi<|end_of_text|>", return_tensors="pt", add_special_tokens=False
     )
     theirs = model.generate(**inputs, do_sample=False, depth_decoder_do_sample=False, max_new_tokens=6)
-    rows = prompt_rows([], inputs["input_ids"][0].tolist(), 5)
-    take = load_engine(tmp_path / "out").generate(rows, options=GREEDY, max_frames=6)
+    tokens = prompt_rows([], inputs["input_ids"][0].tolist(), 5)
+    take = load_engine(tmp_path / "out").generate(tokens, options=GREEDY, max_frames=6)
     assert torch.equal(theirs[0], torch.stack(list(take)))
 
 

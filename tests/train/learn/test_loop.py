@@ -14,7 +14,7 @@ import torch
 from csm_repl.errors import OutOfMemoryError, TrainingError, UsageError
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.train.data.items import Item
-from csm_repl.train.events import Evaluated, Finished, Sampled, Saved, StepDone, TrainEvent
+from csm_repl.train.events import CheckpointSaved, Evaluated, Finished, Sampled, StepDone, TrainEvent
 from csm_repl.train.export.original import write_original
 from csm_repl.train.learn import passes, state
 from csm_repl.train.learn.loop import Trainer
@@ -35,7 +35,7 @@ def make(new: Callable[[], TrainableCSM], tokenizer: Tokenizer, tmp_path: Path) 
         items: list[Item] | None = None,
         held_out: list[Item] | None = None,
         network: TrainableCSM | None = None,
-        sampler: Any = None,
+        make_samples: Any = None,
         **options: Any,
     ) -> Trainer:
         chosen: dict[str, Any] = {
@@ -51,7 +51,7 @@ def make(new: Callable[[], TrainableCSM], tokenizer: Tokenizer, tmp_path: Path) 
             write_best=lambda network, folder: write_original(
                 folder, network.state_dict(), network.config, dtype=torch.float32
             ),
-            sampler=sampler,
+            make_samples=make_samples,
         )
 
     return make
@@ -144,7 +144,7 @@ def test_time_ends_a_run_in_good_order(make: MakeTrainer) -> None:
     finished = events[-1]
     assert isinstance(finished, Finished)
     assert "minutes are over" in finished.reason
-    assert [event.kind for event in of_kind(events, Saved)] == ["best", "state"]
+    assert [event.kind for event in of_kind(events, CheckpointSaved)] == ["best", "state"]
     steps = of_kind(events, StepDone)
     assert steps[-1].lr < steps[1].lr
 
@@ -192,7 +192,7 @@ def test_the_best_weights_are_kept_and_not_the_last(make: MakeTrainer) -> None:
     events: list[TrainEvent] = []
     for event in run:
         events.append(event)
-        if isinstance(event, Saved) and event.kind == "best":
+        if isinstance(event, CheckpointSaved) and event.kind == "best":
             best = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
             break
     with torch.no_grad():
@@ -207,7 +207,7 @@ def test_without_a_held_out_set_the_newest_weights_are_the_best(make: MakeTraine
     trainer = make(held_out=[], max_steps=3)
     events = list(trainer.run())
     assert not of_kind(events, Evaluated)
-    assert [event.kind for event in of_kind(events, Saved)] == ["best", "state"]
+    assert [event.kind for event in of_kind(events, CheckpointSaved)] == ["best", "state"]
     saved = load_engine(trainer.best_folder).model
     assert torch.equal(saved.projection.weight, trainer.network.projection.weight)
 
@@ -243,12 +243,12 @@ def test_gradient_checkpointing_changes_no_figure(make: MakeTrainer) -> None:
 def test_samples_are_asked_for_every_so_many_steps(make: MakeTrainer) -> None:
     asked: list[int] = []
 
-    def sampler(network: TrainableCSM, step: int) -> Iterator[Sampled]:
+    def make_samples(network: TrainableCSM, step: int) -> Iterator[Sampled]:
         assert not network.training
         asked.append(step)
         yield Sampled(step, Path("x.wav"), "x", 1.0, True)
 
-    events = list(make(sampler=sampler, sample_every=2, max_steps=5).run())
+    events = list(make(make_samples=make_samples, sample_every=2, max_steps=5).run())
     assert asked == [2, 4]
     assert [event.step for event in of_kind(events, Sampled)] == [2, 4]
 
@@ -260,7 +260,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_state(make: MakeTra
     trainer = make(save_every=2, max_steps=10)
     run = trainer.run()
     for event in run:
-        if isinstance(event, Saved) and event.kind == "state":
+        if isinstance(event, CheckpointSaved) and event.kind == "state":
             break
     kept = trainer.state_path.read_bytes()
     with torch.no_grad():
@@ -287,7 +287,7 @@ def test_a_full_disk_leaves_the_older_state(make: MakeTrainer, monkeypatch: pyte
     trainer = make(save_every=2, max_steps=4, held_out=[])
     run = trainer.run()
     for event in run:
-        if isinstance(event, Saved) and event.kind == "state":
+        if isinstance(event, CheckpointSaved) and event.kind == "state":
             break
     kept = trainer.state_path.read_bytes()
 

@@ -14,7 +14,7 @@ from csm_repl.errors import CheckpointError, UsageError
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.hub import ModelFiles, find_model
 from csm_repl.model.tokenizer import Tokenizer
-from csm_repl.train.events import Saved, StepDone
+from csm_repl.train.events import CheckpointSaved, StepDone
 from csm_repl.train.export.companions import companions
 from csm_repl.train.export.merge import merge_adapter
 from csm_repl.train.export.original import write_original
@@ -67,12 +67,12 @@ def logits_of(network: TrainableCSM) -> torch.Tensor:
     """Logits of all codebooks along a fixed sequence."""
     network.eval()
     generator = torch.Generator().manual_seed(1)
-    rows = torch.randint(0, 67, (1, 20, 6), generator=generator)
-    rows[:, :, -1] = -1
+    tokens = torch.randint(0, 67, (1, 20, 6), generator=generator)
+    tokens[:, :, -1] = -1
     with torch.no_grad():
-        hidden = network.hidden_states(rows)[0]
+        hidden = network.hidden_states(tokens)[0]
         first = network.codebook0_head(hidden)
-        return torch.cat([first, network.depth_logits(hidden, rows[0, :, :-1]).flatten(1)], dim=1)
+        return torch.cat([first, network.depth_logits(hidden, tokens[0, :, :-1]).flatten(1)], dim=1)
 
 
 def test_a_new_adapter_changes_nothing(network: TrainableCSM) -> None:
@@ -163,7 +163,7 @@ def test_both_layouts_hold_the_same_merged_weights(base: ModelFiles, tmp_path: P
         found = find_checkpoint(tmp_path / layout)
         assert found.layout == layout
         states.append(load_csm(found, device=CPU, dtype=torch.float32).state_dict())
-    # transformers' audio tokens may add rows of text embeddings.
+    # transformers' audio tokens may add tokens of text embeddings.
     n_words = len(states[0]["text_embeddings"])
     states[1]["text_embeddings"] = states[1]["text_embeddings"][:n_words]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -236,7 +236,7 @@ def test_lora_learns_two_clips_by_heart(base: ModelFiles, tokenizer: Tokenizer, 
         write_best=lambda network, folder: write_adapter(folder, network, spec, base_model="base"),
     )
     events = list(trainer.run())
-    assert [event.kind for event in events if isinstance(event, Saved)] == ["best", "state"]
+    assert [event.kind for event in events if isinstance(event, CheckpointSaved)] == ["best", "state"]
     assert [event for event in events if isinstance(event, StepDone)][-1].accuracy == 1.0
     now = dict(network.named_parameters())
     assert all(torch.equal(now[name], tensor) for name, tensor in frozen.items())

@@ -49,10 +49,10 @@ def test_it_equals_the_sum_written_out_frame_by_frame(network: TrainableCSM, bat
     sharpen(network)
     backbone: list[float] = []
     depth: list[float] = []
-    for rows, targets in zip(batch.rows, batch.targets, strict=True):
+    for tokens, targets in zip(batch.tokens, batch.targets, strict=True):
         for place in targets.nonzero().flatten().tolist():
-            hidden = network.hidden_states(rows[None, :place])[0, -1]
-            frame = rows[place, :-1]
+            hidden = network.hidden_states(tokens[None, :place])[0, -1]
+            frame = tokens[place, :-1]
             probabilities = network.codebook0_head(hidden).softmax(-1)
             backbone.append(-math.log(float(probabilities[frame[0]])))
             seen = [hidden]
@@ -113,7 +113,7 @@ def test_text_alone_gives_no_gradient_to_the_heads_but_frames_reach_the_text(
     (losses.backbone + losses.depth).backward()
     gradient = network.text_embeddings.weight.grad
     assert gradient is not None
-    used = set(batch.rows[..., -1][batch.rows[..., -1] >= 0].tolist())
+    used = set(batch.tokens[..., -1][batch.tokens[..., -1] >= 0].tolist())
     assert set(gradient.abs().sum(1).nonzero().flatten().tolist()) == used
 
 
@@ -129,7 +129,7 @@ def test_the_speakers_loss_is_the_distance_to_his_numbers_embedding_on_every_fra
     network: TrainableCSM, batch: Batch
 ) -> None:
     losses = losses_of(network, batch)
-    early, _ = network.early_and_hidden_states(batch.rows[:, :-1])
+    early, _ = network.early_and_hidden_states(batch.tokens[:, :-1])
     zero, one = (
         network.text_embeddings.weight[int(batch.speaker_ids[1].max() + offset)] for offset in (-1, 0)
     )
@@ -181,8 +181,8 @@ def test_it_equals_transformers_loss(network: TrainableCSM, batch: Batch) -> Non
     """transformers trains the depth decoder on all frames that it is given; so do we with all chosen."""
     sharpen(network)
     model = transformers_model(network)
-    labels = batch.rows[..., :-1].where(batch.targets.unsqueeze(-1), -100)
-    theirs = model(inputs_embeds=network.embed(batch.rows), labels=labels)
+    labels = batch.tokens[..., :-1].where(batch.targets.unsqueeze(-1), -100)
+    theirs = model(inputs_embeds=network.embed(batch.tokens), labels=labels)
     ours = losses_of(network, batch)
     assert float(ours.backbone) == pytest.approx(float(theirs.backbone_loss), rel=1e-5)
     assert float(ours.depth) == pytest.approx(float(theirs.depth_decoder_loss), rel=1e-5)
@@ -193,25 +193,25 @@ def test_it_equals_transformers_loss_on_some_frames(network: TrainableCSM, batch
     sharpen(network)
     model = transformers_model(network)
     chosen = torch.tensor([1, 4, 12])
-    labels = batch.rows[..., :-1].where(batch.targets.unsqueeze(-1), -100)
+    labels = batch.tokens[..., :-1].where(batch.targets.unsqueeze(-1), -100)
     places = batch.targets.nonzero()
     for place, (item, row) in enumerate(places.tolist()):
         if place not in chosen.tolist():
             labels[item, row, 1:] = -100
-    theirs = model(inputs_embeds=network.embed(batch.rows), labels=labels)
+    theirs = model(inputs_embeds=network.embed(batch.tokens), labels=labels)
     ours = losses_of(network, batch, chosen)
     assert float(ours.depth) == pytest.approx(float(theirs.depth_decoder_loss), rel=1e-5)
 
 
 def test_hidden_frames_are_frames_in_the_asked_for_share_and_nothing_else(batch: Batch) -> None:
-    rows = batch.rows.repeat(200, 1, 1)
-    heard = hide_frames(rows, 0.3, torch.Generator().manual_seed(0))
-    changed = (heard != rows).any(-1)
-    is_frame = (rows[..., :-1] > 0).any(-1)
+    tokens = batch.tokens.repeat(200, 1, 1)
+    heard = hide_frames(tokens, 0.3, torch.Generator().manual_seed(0))
+    changed = (heard != tokens).any(-1)
+    is_frame = (tokens[..., :-1] > 0).any(-1)
     assert not changed[~is_frame].any()
     assert (heard[changed] == -1).all()
     assert float(changed[is_frame].float().mean()) == pytest.approx(0.3, abs=0.03)
-    assert hide_frames(rows, 0.0, torch.Generator()) is rows
+    assert hide_frames(tokens, 0.0, torch.Generator()) is tokens
 
 
 def test_hidden_voices_are_returning_speakers_turns_in_the_asked_for_share_but_for_codebook_0(
@@ -224,10 +224,10 @@ def test_hidden_voices_are_returning_speakers_turns_in_the_asked_for_share_but_f
     items = [Item("a", turns), clip("b", "a single one that is longer than they", 40, seed=1)]
     batch = lay_out(items, tokenizer, config)[0].batch([0, 1] * 1000)
     heard = hide_voices(batch, 0.4, torch.Generator().manual_seed(1))
-    hidden = (heard != batch.rows).any(-1)
+    hidden = (heard != batch.tokens).any(-1)
     assert (heard[hidden][:, 1:-1] == -1).all()
-    assert torch.equal(heard[..., 0], batch.rows[..., 0])
-    assert torch.equal(heard[..., -1], batch.rows[..., -1])
+    assert torch.equal(heard[..., 0], batch.tokens[..., 0])
+    assert torch.equal(heard[..., -1], batch.tokens[..., -1])
     n_text = len(tokenizer.encode(spoken_text(0, "hi")))
     # Each turn is its text, its frames and the closing frame.
     third_at = sum(n_frames[:2]) + 2 * (n_text + 1) + n_text
@@ -240,18 +240,18 @@ def test_hidden_voices_are_returning_speakers_turns_in_the_asked_for_share_but_f
         assert torch.equal(turn.all(1), turn.any(1))
         assert float(turn.all(1).float().mean()) == pytest.approx(0.4, abs=0.05)
     assert not torch.equal(third.all(1), fourth.all(1))
-    assert hide_voices(batch, 0.0, torch.Generator()) is batch.rows
+    assert hide_voices(batch, 0.0, torch.Generator()) is batch.tokens
 
 
 @torch.no_grad()
 def test_a_frame_without_its_voice_is_the_embedding_of_its_codebook_0(
     network: TrainableCSM, batch: Batch
 ) -> None:
-    rows = batch.rows.clone()
-    frame = (rows[0, :, 0] > 0).nonzero()[0]
-    rows[0, frame, 1:-1] = -1
-    expected = network.audio_embeddings.weight[rows[0, frame, 0]]
-    torch.testing.assert_close(network.embed(rows)[0, frame], expected)
+    tokens = batch.tokens.clone()
+    frame = (tokens[0, :, 0] > 0).nonzero()[0]
+    tokens[0, frame, 1:-1] = -1
+    expected = network.audio_embeddings.weight[tokens[0, frame, 0]]
+    torch.testing.assert_close(network.embed(tokens)[0, frame], expected)
 
 
 @torch.no_grad()
@@ -261,9 +261,9 @@ def test_what_is_hidden_changes_the_hidden_states_but_not_what_is_asked(
     sharpen(network)
     everything = torch.arange(batch.n_targets)
     plain = frame_losses(network, batch, everything)
-    heard = hide_frames(batch.rows, 0.9, torch.Generator().manual_seed(0))
+    heard = hide_frames(batch.tokens, 0.9, torch.Generator().manual_seed(0))
     missing = frame_losses(network, batch, everything, heard=heard)
     assert missing.n_frames == plain.n_frames
     assert float(missing.backbone) != pytest.approx(float(plain.backbone), abs=1e-4)
-    same = frame_losses(network, batch, everything, heard=batch.rows.clone())
+    same = frame_losses(network, batch, everything, heard=batch.tokens.clone())
     assert float(same.backbone) == float(plain.backbone)

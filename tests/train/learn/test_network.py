@@ -46,9 +46,9 @@ def test_it_predicts_the_golden_frames(
 ) -> None:
     for case in golden_cases:
         frames = torch.tensor(case["frames"])
-        rows = golden_rows(case)[None]
-        before = slice(rows.shape[1] - len(frames) - 1, rows.shape[1] - 1)
-        hidden = golden_network.hidden_states(rows)[0, before]
+        tokens = golden_rows(case)[None]
+        before = slice(tokens.shape[1] - len(frames) - 1, tokens.shape[1] - 1)
+        hidden = golden_network.hidden_states(tokens)[0, before]
         assert torch.equal(golden_network.codebook0_head(hidden).argmax(-1), frames[:, 0])
         assert torch.equal(golden_network.depth_logits(hidden, frames).argmax(-1), frames[:, 1:])
 
@@ -57,34 +57,34 @@ def test_it_predicts_the_golden_frames(
 def test_its_hidden_states_are_the_engines(
     golden_network: TrainableCSM, golden_model: CSM, golden_cases: list[dict[str, Any]]
 ) -> None:
-    rows = golden_rows(golden_cases[-1])
-    ours = golden_network.hidden_states(rows[None])[0, -1]
+    tokens = golden_rows(golden_cases[-1])
+    ours = golden_network.hidden_states(tokens[None])[0, -1]
     cache = golden_model.new_backbone_cache()
-    theirs = golden_model.run_backbone(golden_model.embed(rows), cache, 0)
+    theirs = golden_model.run_backbone(golden_model.embed(tokens), cache, 0)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
 def test_padding_on_the_right_changes_nothing(golden_network: TrainableCSM) -> None:
     generator = torch.Generator().manual_seed(0)
-    rows = prompt_rows([], [1, 2, 3], 32, begun=torch.randint(0, 2048, (32, 6), generator=generator))
+    tokens = prompt_rows([], [1, 2, 3], 32, begun=torch.randint(0, 2048, (32, 6), generator=generator))
     padded = torch.full((2, 20, 33), -1)
-    padded[1, : len(rows)] = rows
-    alone = golden_network.hidden_states(rows[None])[0]
-    torch.testing.assert_close(golden_network.hidden_states(padded)[1, : len(rows)], alone)
+    padded[1, : len(tokens)] = tokens
+    alone = golden_network.hidden_states(tokens[None])[0]
+    torch.testing.assert_close(golden_network.hidden_states(padded)[1, : len(tokens)], alone)
 
 
 @torch.no_grad()
 def test_early_states_are_those_after_a_third_of_the_layers(golden_network: TrainableCSM) -> None:
-    rows = prompt_rows([], [1, 2, 3], 32)[None]
+    tokens = prompt_rows([], [1, 2, 3], 32)[None]
     layers = golden_network.backbone.layers
-    expected = golden_network.embed(rows)
+    expected = golden_network.embed(tokens)
     for layer in layers[: len(layers) // 3]:
         expected = layer(expected)
-    early, hidden = golden_network.early_and_hidden_states(rows)
+    early, hidden = golden_network.early_and_hidden_states(tokens)
     assert 0 < len(layers) // 3 < len(layers)
     torch.testing.assert_close(early, expected)
-    assert torch.equal(hidden, golden_network.hidden_states(rows))
+    assert torch.equal(hidden, golden_network.hidden_states(tokens))
 
 
 def test_both_layouts_give_the_same_network(golden_folder: Path, tmp_path: Path) -> None:
@@ -124,12 +124,12 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_state(config
 
 
 def test_gradient_checkpointing_gives_the_same_gradients(new: Callable[[], TrainableCSM]) -> None:
-    rows = prompt_rows([], [1, 2, 3], 5, begun=torch.randint(0, 67, (5, 6)))[None]
+    tokens = prompt_rows([], [1, 2, 3], 5, begun=torch.randint(0, 67, (5, 6)))[None]
     gradients = []
     for checkpointed in (False, True):
         network = new()
         network.gradient_checkpointing = checkpointed
-        hidden = network.hidden_states(rows)[0, 3:]
+        hidden = network.hidden_states(tokens)[0, 3:]
         network.depth_logits(hidden, torch.ones(len(hidden), 5, dtype=torch.int64)).square().sum().backward()
         gradients.append([parameter.grad for parameter in network.parameters()])
     for plain, again in zip(*gradients, strict=True):
@@ -141,9 +141,9 @@ def test_gradient_checkpointing_gives_the_same_gradients(new: Callable[[], Train
 @pytest.mark.filterwarnings("ignore:Mismatch dtype")
 def test_the_rotary_table_stays_float32_in_a_bf16_network(golden_folder: Path) -> None:
     network = load_network(find_checkpoint(golden_folder), device=CPU).to(torch.bfloat16)
-    rows = prompt_rows([], [1, 2, 3], 32)[None]
+    tokens = prompt_rows([], [1, 2, 3], 32)[None]
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        network.hidden_states(rows)
+        network.hidden_states(tokens)
     table = network.backbone.layers[0].attn.pos_embeddings._table
     assert table.dtype == torch.float32
 

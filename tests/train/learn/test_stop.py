@@ -45,7 +45,7 @@ class Run:
         return events
 
 
-def looks(events: list[TrainEvent]) -> list[tuple[int, float]]:
+def evaluations(events: list[TrainEvent]) -> list[tuple[int, float]]:
     return [(event.step, event.loss) for event in events if isinstance(event, Evaluated)]
 
 
@@ -62,7 +62,7 @@ def test_a_stop_loses_no_evaluation_and_no_best_weights(
         second = Run(tmp_path / "stopped", config, tokenizer, many_clips())
         events += second.go()
         first = second
-    assert looks(events) == looks(wanted)
+    assert evaluations(events) == evaluations(wanted)
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, first.network.state_dict()[name])
     best = [torch.load(tmp_path / run / "best" / "best.pt") for run in ("whole", "stopped")]
@@ -83,5 +83,5 @@ def test_an_interrupt_while_the_best_weights_are_written_leaves_their_loss_as_it
     run.trainer.save()
     again = Run(tmp_path, config, tokenizer, many_clips())
     events = again.go()
-    assert looks(events)[0][0] == 4
-    assert events[-1].best_loss == min(loss for _, loss in looks(events))  # type: ignore[union-attr]
+    assert evaluations(events)[0][0] == 4
+    assert events[-1].best_loss == min(loss for _, loss in evaluations(events))  # type: ignore[union-attr]

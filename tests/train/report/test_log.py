@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from csm_repl.train.events import Finished, LeftOut, Reading, Sampled, Saved
-from csm_repl.train.report.log import LogFile, Pace, RunLog, duration
+from csm_repl.train.events import CheckpointSaved, Finished, LeftOut, Reading, Sampled
+from csm_repl.train.report.log import LogFile, LogFormatter, Pace, duration
 from tests.train.report.events import evaluated, step
 
 
 def lines(*events: object, log_every: int = 10) -> list[str]:
-    log = RunLog(log_every)
+    log = LogFormatter(log_every)
     return [line for event in events for line in log.lines(event)]
 
 
@@ -32,7 +32,7 @@ def test_every_other_event_has_its_line() -> None:
         evaluated(3),
         replace(evaluated(4), is_best=False),
         Sampled(3, Path("a.wav"), "Hello.", 1.25, ended=False),
-        Saved(3, Path("state.pt"), "state"),
+        CheckpointSaved(3, Path("state.pt"), "state"),
         LeftOut("a.wav", "It is empty.", "Record it."),
         Reading(3, 3, 1, 65.0, 0.5),
         Reading(2, 3, 1, 65.0, 0.5),

@@ -17,7 +17,7 @@ from tests.train.report.events import evaluated, step
 
 def steps_of(path: Path) -> list[tuple[int, str]]:
     """(step, which kind of row) as the file has them."""
-    return [(int(row["step"]), "step" if "loss" in row else "look") for row in read_metrics(path)]
+    return [(int(row["step"]), "step" if "loss" in row else "evaluation") for row in read_metrics(path)]
 
 
 def test_a_row_is_on_the_disk_as_soon_as_its_step_is_done(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_a_row_is_on_the_disk_as_soon_as_its_step_is_done(tmp_path: Path) -> Non
         "1,0.02,3.141593,1.047198,2.094395,0.25,0.0001,1.5,4,200,0.5,,,,",
     ]
     metrics.add(evaluated(1))
-    assert steps_of(tmp_path / "metrics.csv") == [(1, "step"), (1, "look")]
+    assert steps_of(tmp_path / "metrics.csv") == [(1, "step"), (1, "evaluation")]
 
 
 @given(
@@ -59,7 +59,7 @@ def test_a_run_that_goes_on_with_a_look_drops_the_same_look(tmp_path: Path) -> N
     first.add(step(1))
     first.add(evaluated(1))
     MetricsFile(path, fresh=False).add(evaluated(1, loss=9.0))
-    assert steps_of(path) == [(1, "step"), (1, "look")]
+    assert steps_of(path) == [(1, "step"), (1, "evaluation")]
     assert read_metrics(path)[-1]["held_out_loss"] == 9.0
 
 

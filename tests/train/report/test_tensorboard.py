@@ -31,9 +31,9 @@ def test_tensorboard_gets_both_curves_under_one_name(tmp_path: Path, monkeypatch
     module = types.ModuleType("torch.utils.tensorboard")
     module.SummaryWriter = FakeWriter  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
-    from csm_repl.train.report.tensorboard import Board
+    from csm_repl.train.report.tensorboard import TensorBoardWriter
 
-    board = Board(tmp_path)
+    board = TensorBoardWriter(tmp_path)
     board.add(step(7))
     board.add(evaluated(7))
     board.close()
@@ -50,7 +50,7 @@ def test_without_tensorboard_the_command_to_install_it_is_told(
     import sys
 
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    from csm_repl.train.report.tensorboard import Board
+    from csm_repl.train.report.tensorboard import TensorBoardWriter
 
     with pytest.raises(UsageError, match="pip install tensorboard"):
-        Board(tmp_path)
+        TensorBoardWriter(tmp_path)

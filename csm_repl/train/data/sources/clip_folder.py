@@ -1,8 +1,7 @@
 """A folder of clips: `NAME.wav` with its words in `NAME.txt`, in any depth of folders.
 
 Whose voice: a folder called `1` or `1-anna` above the clip says it (the nearest one counts), else a file
-name like a reference clip's (`reference1-anna.wav`), else it is speaker 0. Knows nothing about what is in
-the files.
+name like a reference clip's (`reference1-anna.wav`), else it is speaker 0.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import re
 from pathlib import Path
 
 from csm_repl.errors import UsageError
-from csm_repl.train.data.manifest import Manifest, Problem, Record, Utterance, nothing_left
+from csm_repl.train.data.manifest import Manifest, ManifestEntry, Problem, Utterance, nothing_left
 from csm_repl.train.data.sounds import FileSound
 from csm_repl.voices.names import ENDINGS, parse_name
 
@@ -23,7 +22,7 @@ _SPEAKER_FOLDER = re.compile(r"([0-9]{1,3})(?:-.*)?")
 
 def read_folder(root: Path) -> Manifest:
     """All clips under `root`, by path. UsageError where there are none."""
-    records: list[Record] = []
+    entries: list[ManifestEntry] = []
     problems: list[Problem] = []
 
     def unreadable(error: OSError) -> None:
@@ -31,13 +30,13 @@ def read_folder(root: Path) -> Manifest:
 
     for folder, subfolders, names in os.walk(root, onerror=unreadable):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        _read_names(root, Path(folder), sorted(names), records, problems)
-    if not records:
+        _read_names(root, Path(folder), sorted(names), entries, problems)
+    if not entries:
         kinds = ", ".join(ENDINGS)
         if not root.is_dir():
             raise UsageError(f"There is no folder {root}.", "Check its name.")
         raise nothing_left(root, problems, f"Put clips ({kinds}) and their words (.txt) into it.")
-    return Manifest(tuple(records), tuple(problems))
+    return Manifest(tuple(entries), tuple(problems))
 
 
 def speaker_of(path: Path) -> int:
@@ -51,7 +50,7 @@ def speaker_of(path: Path) -> int:
 
 
 def _read_names(
-    root: Path, folder: Path, names: list[str], records: list[Record], problems: list[Problem]
+    root: Path, folder: Path, names: list[str], entries: list[ManifestEntry], problems: list[Problem]
 ) -> None:
     texts = {Path(name).stem: name for name in names if name.lower().endswith(".txt")}
     owners: dict[str, str] = {}
@@ -67,4 +66,6 @@ def _read_names(
             problems.append(Problem(shown, f"It has the same transcript file as {owner}.", "Rename it."))
             continue
         txt = folder / texts.get(stem, f"{stem}.txt")
-        records.append(Record(shown, (Utterance(shown, FileSound(path), None, speaker_of(relative), txt),)))
+        entries.append(
+            ManifestEntry(shown, (Utterance(shown, FileSound(path), None, speaker_of(relative), txt),))
+        )

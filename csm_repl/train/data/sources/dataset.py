@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from csm_repl.errors import UsageError
-from csm_repl.train.data.manifest import MAX_SPEAKER, Manifest, Problem, Record, Utterance, nothing_left
+from csm_repl.train.data.manifest import (
+    MAX_SPEAKER,
+    Manifest,
+    ManifestEntry,
+    Problem,
+    Utterance,
+    nothing_left,
+)
 from csm_repl.train.data.sounds import RowSound
 
 __all__ = ["read_hub", "read_rows", "read_saved"]
@@ -96,14 +103,14 @@ def read_rows(rows: Any, name: str, *, folder: Path | None) -> Manifest:
             spoiled.add(key)
             continue
         turns.setdefault(key, []).append(Utterance(shown, RowSound(rows, row, audio, folder), words, speaker))
-    records = tuple(
-        Record(" + ".join(turn.name for turn in found), tuple(found))
+    entries = tuple(
+        ManifestEntry(" + ".join(turn.name for turn in found), tuple(found))
         for key, found in turns.items()
         if key not in spoiled
     )
-    if not records:
+    if not entries:
         raise nothing_left(f"The data set {name}", problems, "Use another split.")
-    return Manifest(records, tuple(problems), notes)
+    return Manifest(entries, tuple(problems), notes)
 
 
 def _numbered(labels: Sequence[Any]) -> tuple[list[int], tuple[str, ...]]:

@@ -49,7 +49,7 @@ def read_manifests(sources: Sequence[str], *, offline: bool = False, token: str 
     """Several sources as one, in their order. UsageError where one of them cannot be used."""
     read = [read_manifest(source, offline=offline, token=token) for source in sources]
     return Manifest(
-        tuple(record for manifest in read for record in manifest.records),
+        tuple(entry for manifest in read for entry in manifest.entries),
         tuple(problem for manifest in read for problem in manifest.problems),
         tuple(note for manifest in read for note in manifest.notes),
     )

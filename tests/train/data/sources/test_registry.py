@@ -63,11 +63,11 @@ def test_a_folder_is_read_in_any_depth_and_in_the_order_of_its_paths(tmp_path: P
     write_clip(tmp_path / "._a.wav", None)
     (tmp_path / "notes.md").write_text("not a clip")
     manifest = read_manifest(str(tmp_path))
-    assert [(r.name, r.turns[0].speaker) for r in manifest.records] == [
+    assert [(r.name, r.turns[0].speaker) for r in manifest.entries] == [
         ("a.wav", 0),
         ("1-anna/deep/b.wav", 1),
     ]
-    assert [record.turns[0].txt for record in manifest.records] == [
+    assert [entry.turns[0].txt for entry in manifest.entries] == [
         tmp_path / "a.txt",
         tmp_path / "1-anna" / "deep" / "b.txt",
     ]
@@ -83,7 +83,7 @@ def test_two_clips_with_one_transcript_are_told(tmp_path: Path) -> None:
 def test_a_transcripts_ending_may_be_in_capitals(tmp_path: Path) -> None:
     write_clip(tmp_path / "a.wav", None)
     (tmp_path / "a.TXT").write_text("One.")
-    assert read_manifest(str(tmp_path)).records[0].turns[0].txt == tmp_path / "a.TXT"
+    assert read_manifest(str(tmp_path)).entries[0].turns[0].txt == tmp_path / "a.TXT"
 
 
 def test_an_empty_folder_is_a_clear_error(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_utterances_parts_and_conversations_of_a_jsonl_file(tmp_path: Path) -> N
     )
     manifest = read_manifest(str(path))
     assert not manifest.problems
-    one, two, part, talk = manifest.records
+    one, two, part, talk = manifest.entries
     assert (one.turns[0].text, one.turns[0].speaker) == ("One two.", 3)
     assert one.turns[0].sound == FileSound(tmp_path / "x/a.wav")
     assert two.turns[0].sound == FileSound(Path("/abs/b.wav"))
@@ -122,29 +122,29 @@ def test_utterances_parts_and_conversations_of_a_jsonl_file(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
         (b"\xff\xfe", "is not UTF-8"),
-        ("[" * 100_000, "is no JSON"),
-        ("3", "holds no object"),
+        ("[" * 100_000, "is not JSON"),
+        ("3", "is not an object"),
         ({}, "has no audio"),
         ({"audio": ""}, "has no audio"),
         ({"audio": 3}, "has no audio"),
         ({"audio": "a\0.wav"}, "has no audio"),
         ({"audio": "a.wav", "text": " "}, "has an empty text"),
-        ({"audio": "a.wav", "text": 3}, "has a text that is no string"),
-        ({"audio": "a.wav", "speaker": -1}, "has a speaker that is no whole number from 0 to 999"),
+        ({"audio": "a.wav", "text": 3}, "has a text that is not a string"),
+        ({"audio": "a.wav", "speaker": -1}, "has a speaker that is not a whole number from 0 to 999"),
         ({"audio": "a.wav", "speaker": "1"}, "has a speaker"),
         ({"audio": "a.wav", "speaker": True}, "has a speaker"),
         ({"audio": "a.wav", "speaker": 1000}, "has a speaker"),
         ({"audio": "a.wav", "in_loss": 1}, "has an in_loss"),
         ({"audio": "a.wav", "in_loss": False}, "nothing to learn"),
-        ({"audio": "a.wav", "text": "A", "start": -1}, "has a start that is no number of seconds"),
-        ({"audio": "a.wav", "text": "A", "start": 2, "end": 2}, "has an end that is not behind its start"),
-        ('{"audio": "a.wav", "text": "A", "end": NaN}', "has a end that is no number of seconds"),
+        ({"audio": "a.wav", "text": "A", "start": -1}, "has a start that is not a number of seconds"),
+        ({"audio": "a.wav", "text": "A", "start": 2, "end": 2}, "has an end that is not after its start"),
+        ('{"audio": "a.wav", "text": "A", "end": NaN}', "has an end that is not a number of seconds"),
         ({"audio": "a.wav", "start": 2}, "has no text, which a part of a file needs"),
-        ({"turns": []}, "has turns that are no list, or an empty one"),
-        ({"turns": "a.wav"}, "has turns that are no list"),
-        ({"turns": [{"audio": "a.wav"}, 3]}, "has a turn 2 that is no object"),
+        ({"turns": []}, "has turns that are not a list, or an empty one"),
+        ({"turns": "a.wav"}, "has turns that are not a list"),
+        ({"turns": [{"audio": "a.wav"}, 3]}, "has a turn 2 that is not an object"),
         ({"turns": [{"audio": "a.wav"}, {"text": "A"}]}, "has a turn 2 that has no audio"),
         ({"turns": [{"audio": "a.wav", "in_loss": False}]}, "in_loss false in every turn"),
     ],
@@ -154,7 +154,7 @@ def test_a_bad_line_is_told_with_its_number_and_the_rest_goes_on(
 ) -> None:
     good = {"audio": "a.wav", "text": "A"}
     manifest = read_jsonl(jsonl(tmp_path / "data.jsonl", good, "", line, good))
-    assert len(manifest.records) == 2
+    assert len(manifest.entries) == 2
     [(name, cause)] = told(manifest)
     assert name == "data.jsonl, line 3"
     assert words in cause
@@ -171,11 +171,11 @@ def test_unknown_keys_are_told_once(tmp_path: Path) -> None:
 def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"audio": "a.wav"}\r\n{"audio": "b.wav"}\r\n')
-    assert [record.name for record in read_jsonl(path).records] == ["a.wav", "b.wav"]
+    assert [entry.name for entry in read_jsonl(path).entries] == ["a.wav", "b.wav"]
 
 
 def test_a_file_without_a_usable_line_is_an_error_that_names_the_first_fault(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="line 1: The line holds no object"):
+    with pytest.raises(UsageError, match="line 1: The line is not an object"):
         read_jsonl(jsonl(tmp_path / "data.jsonl", "3", "4"))
 
 
@@ -197,14 +197,14 @@ def test_no_line_whatsoever_is_more_than_a_problem(
     folder = tmp_path_factory.mktemp("lines")
     manifest = read_jsonl(jsonl(folder / "data.jsonl", {"audio": "a.wav"}, *encoded))
     written = sum(bool(line.strip()) for line in encoded)
-    assert len(manifest.records) + len(manifest.problems) == 1 + written
-    assert all(0 <= turn.speaker <= 999 for record in manifest.records for turn in record.turns)
+    assert len(manifest.entries) + len(manifest.problems) == 1 + written
+    assert all(0 <= turn.speaker <= 999 for entry in manifest.entries for turn in entry.turns)
 
 
 def test_several_sources_are_joined_in_their_order(tmp_path: Path) -> None:
     write_clip(tmp_path / "clips" / "c.wav", "Three.")
     path = jsonl(tmp_path / "data.jsonl", {"audio": "a.wav"}, "nonsense")
     manifest = read_manifests([str(path), str(tmp_path / "clips")])
-    assert [record.name for record in manifest.records] == ["a.wav", "c.wav"]
+    assert [entry.name for entry in manifest.entries] == ["a.wav", "c.wav"]
     assert len(manifest.problems) == 1
     assert manifest.n_utterances == 2
