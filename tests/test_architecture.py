@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "csm_repl"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("settings", "logs", "audio", "events"),
+    ("settings", "logs", "audio", "events", "terminal"),
     ("script", "codec", "model", "engine"),
     ("voices", "session"),
     ("studio", "player", "commands", "generator"),

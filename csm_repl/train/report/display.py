@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from csm_repl.printers.base import defused
 from csm_repl.settings import Settings
+from csm_repl.terminal import defused, open_console
 from csm_repl.train.events import (
     CheckpointSaved,
     Evaluated,
@@ -53,8 +53,6 @@ def open_display(settings: Settings, log_every: int) -> PlainDisplay:
     if settings.json:
         return JsonDisplay(sys.stdout, sys.stderr, log_every, **arguments)
     if sys.stderr is not None and sys.stderr.isatty() and not settings.quiet:
-        from csm_repl.printers.rich import open_console
-
         console = open_console(settings.color, sys.stderr)
         if console.is_terminal and not console.is_dumb_terminal:
             return RichDisplay(sys.stdout, console, log_every, **arguments)
