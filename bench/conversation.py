@@ -24,7 +24,7 @@ from bench.parts import MODES, BenchmarkParser, measure_parts, succeeded
 from bench.peers import ours
 from bench.peers.base import Job, clock
 from bench.report import print_machine, print_table, write_results
-from csm_repl.engine import SamplingOptions, open_engine, build_prompt
+from csm_repl.engine import SamplingOptions, build_prompt, open_engine
 
 PEERS = ("cached", "uncached", "transformers")
 

@@ -31,7 +31,7 @@ import torch
 from bench.machine import machine_facts
 from bench.models import RANDOM_FOLDER, random_model
 from bench.report import print_machine, write_results
-from csm_repl.engine import Engine, SamplingOptions, frame_positions, build_prompt, spoken_text
+from csm_repl.engine import Engine, SamplingOptions, build_prompt, frame_positions, spoken_text
 from csm_repl.model.checkpoint import Checkpoint, find_checkpoint, load_csm
 from csm_repl.model.csm import CSM
 from csm_repl.model.hub import find_companions

@@ -23,7 +23,7 @@ import torch
 
 from csm_repl.audio import open_sink
 from csm_repl.codec import Codec, chunk_sizes, load_codec
-from csm_repl.engine import Engine, SamplingOptions, open_engine, build_prompt, spoken_text
+from csm_repl.engine import Engine, SamplingOptions, build_prompt, open_engine, spoken_text
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.device import choose_placement
 from csm_repl.model.hub import DEFAULT_MODEL, find_model

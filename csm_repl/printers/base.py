@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Protocol
 
 from csm_repl.errors import CsmReplError
 from csm_repl.events import Event, TurnDone
+from csm_repl.terminal import defused
 
 __all__ = ["Printer", "defused", "ended_text", "report_line"]
-
-_SPACES = re.compile(r"[\t\n\v\f\r\x85\u2028\u2029]+")
-# Control characters, halves of surrogate pairs, and marks that turn the direction of writing around.
-_ARMED = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 class Printer(Protocol):
@@ -33,16 +29,6 @@ class Printer(Protocol):
     def track(self, file: str) -> None:
         """A speaker's track at the end of the run."""
         ...
-
-
-def defused(text: str) -> str:
-    """`text` on one line, with everything escaped that would steer a terminal instead of being shown."""
-    return _ARMED.sub(_escaped, _SPACES.sub(" ", text))
-
-
-def _escaped(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 _ENDED = {

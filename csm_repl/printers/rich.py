@@ -7,11 +7,9 @@ read as markup. Knows nothing about prompts and keys.
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import Literal, TextIO
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, RenderableType
@@ -24,6 +22,7 @@ from rich.text import Text
 from csm_repl.errors import CsmReplError
 from csm_repl.events import Audio, Echo, Event, LineDone, Notice, Stopped, Table, TurnDone, TurnStarted
 from csm_repl.printers.base import defused, report_line
+from csm_repl.terminal import open_console
 
 __all__ = ["RichPrinter", "open_console", "print_table", "speaker_color", "speaker_label"]
 
@@ -35,7 +34,6 @@ _SHORT_CELL = 20
 _GAP = 2
 _LEAST_TEXT = 24
 """A text column narrower than this cannot be read."""
-_DUMB = {"dumb", "unknown"}
 
 
 def speaker_color(speaker: int) -> str:
@@ -49,29 +47,6 @@ def speaker_label(speaker: int, voice: str) -> str:
     if name == f"speaker {speaker}":
         return name
     return f"{speaker} {name if len(name) <= _LONGEST_VOICE else name[: _LONGEST_VOICE - 1] + '…'}"
-
-
-def open_console(color: str, file: TextIO | None = None) -> Console:
-    """A rich console on stdout or `file`.
-
-    Args:
-        color: `never`: not one escape sequence for style. `always`: colours whatever the environment and
-            the file say. `auto`: rich's own judgement, which heeds NO_COLOR, FORCE_COLOR and TERM.
-    """
-    system: Literal["auto", "standard"] | None = "auto"
-    if color == "never":
-        system = None
-    elif color == "always" and os.environ.get("TERM", "").lower() in _DUMB:
-        system = "standard"
-    return Console(
-        file=file,
-        color_system=system,
-        no_color=False if color == "always" else None,
-        force_terminal=True if color == "always" else None,
-        markup=False,
-        emoji=False,
-        highlight=False,
-    )
 
 
 def print_table(table: Table, *, color: str) -> None:

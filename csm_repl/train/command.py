@@ -22,21 +22,21 @@ def run_train(words: Sequence[str]) -> ExitCode:
     _check_extra(*_NEEDED)
     if job.options.tensorboard:
         _check_extra("tensorboard", install="tensorboard")
-    from csm_repl.train.progress import open_show
+    from csm_repl.train.report.display import open_display
 
-    show = open_show(job.settings, job.options.log_every)
+    display = open_display(job.settings, job.options.log_every)
     try:
-        show.say("Loading.")
+        display.say("Loading.")
         _quieten()
-        from csm_repl.train.run import run_training
+        from csm_repl.train.train_job import run_train_job
 
-        return run_training(job, show)
+        return run_train_job(job, display)
     except KeyboardInterrupt:
-        show.close()
-        show.say("Stopped. What was encoded so far is kept.")
+        display.close()
+        display.say("Stopped. What was encoded so far is kept.")
         return ExitCode.INTERRUPTED
     finally:
-        show.close()
+        display.close()
 
 
 def run_merge(words: Sequence[str]) -> ExitCode:
@@ -44,13 +44,13 @@ def run_merge(words: Sequence[str]) -> ExitCode:
     job = parse_merge(words)
     start_logging(verbose=job.settings.verbose)
     _check_extra("torchtune", "torchao")
-    from csm_repl.train.progress import open_show
+    from csm_repl.train.report.display import open_display
 
-    show = open_show(job.settings, 1)
+    display = open_display(job.settings, 1)
     _quieten()
-    from csm_repl.train.merging import run_merging
+    from csm_repl.train.merge_job import run_merge_job
 
-    return run_merging(job, show)
+    return run_merge_job(job, display)
 
 
 def _check_extra(*names: str, install: str = "'csm-repl[train]'") -> None:
@@ -63,5 +63,5 @@ def _check_extra(*names: str, install: str = "'csm-repl[train]'") -> None:
 
 
 def _quieten() -> None:
-    # torchtune and torchao warn about parts of torch that nobody here uses.
+    # torchtune and torchao warn about parts of torch that are not used here.
     warnings.filterwarnings("ignore", module=r"(torch|torchao|torchtune)\b")

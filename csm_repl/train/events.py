@@ -1,4 +1,4 @@
-"""What a training run reports. Front ends show it; the loop itself prints nothing."""
+"""What a training run reports. The display and the log turn it into text."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = [
+    "CheckpointSaved",
     "DataEvent",
     "Evaluated",
     "Finished",
@@ -13,7 +14,6 @@ __all__ = [
     "Note",
     "Reading",
     "Sampled",
-    "Saved",
     "StepDone",
     "TrainEvent",
 ]
@@ -102,7 +102,7 @@ class Sampled:
 
 
 @dataclass(frozen=True)
-class Saved:
+class CheckpointSaved:
     step: int
     path: Path
     kind: str
@@ -117,4 +117,4 @@ class Finished:
     seconds: float
 
 
-TrainEvent = StepDone | Evaluated | Sampled | Saved | Finished
+TrainEvent = StepDone | Evaluated | Sampled | CheckpointSaved | Finished

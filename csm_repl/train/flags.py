@@ -1,6 +1,6 @@
 """The command lines of `csm-repl train` and `csm-repl merge`, made from the options' registry.
 
-Knows nothing about torch, so that `--help` answers at once.
+Imports no torch, so that `--help` answers at once.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """Every choice of a training run, in one place. The command line, `options.json` and the table in
-docs/training.md are made from it. Knows nothing about torch.
+docs/training.md are made from it.
 """
 
 from __future__ import annotations
@@ -174,9 +174,9 @@ class TrainOptions:
         high=0.9,
         metavar="X",
     )
-    eval_every: int = _option(100, "steps between looks at the held-out loss", group="results", low=1)
+    eval_every: int = _option(100, "steps between evaluations of the held-out loss", group="results", low=1)
     patience: int | None = _option(
-        None, "stop after this many looks without a better held-out loss", group="results", low=1
+        None, "stop after this many evaluations without a better held-out loss", group="results", low=1
     )
     save_every: int = _option(
         500, "steps between saved states, from which a run goes on", group="results", low=1, free=True

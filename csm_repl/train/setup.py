@@ -1,6 +1,6 @@
 """What a run starts from, beside its weights: config, tokenizer, codec, device, and items.
 
-Prints nothing: what happens is told to the show.
+Prints nothing: what happens goes to the display.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from csm_repl.model.config import ModelConfig, parse_config
 from csm_repl.model.device import choose_placement
 from csm_repl.model.hub import ModelFiles, find_companions, find_model
 from csm_repl.model.tokenizer import Tokenizer
-from csm_repl.train.arrange import group_turns, split_held_out
-from csm_repl.train.code_cache import CodeCache
-from csm_repl.train.corpus import Corpus, CorpusReader, prepare_options, word_finder
+from csm_repl.train.data.arrange import group_turns, split_held_out
+from csm_repl.train.data.code_cache import CodeCache
+from csm_repl.train.data.corpus import Corpus, CorpusReader, prepare_options, word_finder
+from csm_repl.train.data.items import Item
+from csm_repl.train.data.manifest import Manifest
 from csm_repl.train.events import Note
 from csm_repl.train.flags import TrainJob
-from csm_repl.train.items import Item
-from csm_repl.train.manifest import Manifest
-from csm_repl.train.progress import Show
-from csm_repl.train.report import duration
+from csm_repl.train.report.display import Display
+from csm_repl.train.report.log import duration
 from csm_repl.voices import WhisperTranscriber, default_cache_dir
 from csm_repl.voices.cache import ClipCache
 
@@ -50,7 +50,7 @@ class Base:
     device: torch.device
 
 
-def open_base(job: TrainJob, show: Show) -> Base:
+def open_base(job: TrainJob, display: Display) -> Base:
     """Finds and loads all of it.
 
     Raises:
@@ -60,8 +60,8 @@ def open_base(job: TrainJob, show: Show) -> Base:
     # Trained weights are float32 whatever the autocast; the dtype that is chosen here is not used.
     placement = choose_placement(settings.device, "float32")
     if placement.reason:
-        show.say(placement.reason)
-    access: dict[str, Any] = {"offline": settings.offline, "token": settings.hf_token, "say": show.say}
+        display.say(placement.reason)
+    access: dict[str, Any] = {"offline": settings.offline, "token": settings.hf_token, "say": display.say}
     if job.scratch is not None:
         folder = job.scratch.parent if job.scratch.is_file() else job.scratch
         config = parse_config(read_config(folder / "config.json"), source=str(folder / "config.json"))
@@ -83,9 +83,9 @@ def open_base(job: TrainJob, show: Show) -> Base:
 
 
 def read_items(
-    job: TrainJob, base: Base, manifest: Manifest, show: Show, told: list[object]
+    job: TrainJob, base: Base, manifest: Manifest, display: Display, told: list[object]
 ) -> tuple[list[Item], list[Item]]:
-    """Items to train on and items held out. The events go to the show and into `told`.
+    """Items to train on and items held out. The events go to the display and into `told`.
 
     Raises:
         UsageError: nothing can be used.
@@ -104,7 +104,7 @@ def read_items(
         ),
         words=word_finder(data, whisper, ClipCache(root, preparation=preparation, codec_id=base.codec.id)),
     )
-    corpus: Corpus = _drain(reader.read(manifest), show, told)
+    corpus: Corpus = _drain(reader.read(manifest), display, told)
     train, held_out = split_held_out(corpus.items, job.options.held_out, job.options.seed)
     if data.turns == 1:
         return train, held_out
@@ -120,7 +120,7 @@ def read_items(
     return group(train), group(held_out)
 
 
-def _drain(events: Generator[_Event, None, _Result], show: Show, told: list[object]) -> _Result:
+def _drain(events: Generator[_Event, None, _Result], display: Display, told: list[object]) -> _Result:
     """The generator's result."""
     while True:
         try:
@@ -128,7 +128,7 @@ def _drain(events: Generator[_Event, None, _Result], show: Show, told: list[obje
         except StopIteration as end:
             result: _Result = end.value
             return result
-        show.handle(event)
+        display.handle(event)
         told.append(event)
 
 

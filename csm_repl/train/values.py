@@ -1,4 +1,4 @@
-"""Text from a command line as a value of an annotated type. Pure."""
+"""Text from a command line as a value of an annotated type."""
 
 from __future__ import annotations
 

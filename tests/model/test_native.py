@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from csm_repl.engine import Engine, Frame, SamplingOptions, TakeRequest, build_prompt
+from csm_repl.engine import Engine, Frame, TakeRequest, build_prompt
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.csm import CSM
 from csm_repl.model.linear import Linear

@@ -10,7 +10,7 @@ import torch
 from csm_repl.engine import Engine, SamplingOptions, build_prompt, spoken_text
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.tokenizer import Tokenizer
-from csm_repl.train.items import Item, Turn
+from csm_repl.train.data.items import EncodedTurn, Item
 
 FLAVORS: dict[str, Any] = {
     "backbone_flavor": {
@@ -31,11 +31,11 @@ GREEDY = SamplingOptions(temperature=1.0, top_k=1)
 
 def speech(
     text: str, n_frames: int, *, seed: int, speaker: int = 0, n_codebooks: int = N_CODEBOOKS, **turn: Any
-) -> Turn:
+) -> EncodedTurn:
     """A turn of random codes 1..63: none of its frames is the closing one."""
     generator = torch.Generator().manual_seed(seed)
     codes = torch.randint(1, 64, (n_codebooks, n_frames), generator=generator, dtype=torch.int16)
-    return Turn(speaker, text, codes, **turn)
+    return EncodedTurn(speaker, text, codes, **turn)
 
 
 def clip(name: str, text: str, n_frames: int, *, seed: int, **turn: Any) -> Item:
@@ -54,7 +54,7 @@ def load_engine(folder: Path) -> Engine:
     return Engine(load_csm(find_checkpoint(folder), device=torch.device("cpu"), dtype=torch.float32))
 
 
-def say_again(engine: Engine, tokenizer: Tokenizer, turn: Turn) -> tuple[str | None, torch.Tensor]:
+def say_again(engine: Engine, tokenizer: Tokenizer, turn: EncodedTurn) -> tuple[str | None, torch.Tensor]:
     """Why the greedy take of a turn's words ended, and its codes [K, T]."""
     ids = tokenizer.encode(spoken_text(turn.speaker, turn.text))
     take = engine.generate(build_prompt([], ids, engine.n_codebooks), options=GREEDY, max_frames=40)

@@ -10,8 +10,8 @@ import torch
 
 from csm_repl.model.config import ModelConfig, parse_config
 from csm_repl.model.tokenizer import Tokenizer
-from csm_repl.train.build import new_network
-from csm_repl.train.network import TrainableCSM
+from csm_repl.train.learn.initialise import new_network
+from csm_repl.train.learn.network import TrainableCSM
 from tests.train.clips import FLAVORS
 from tools.random_checkpoint import write_tokenizer
 

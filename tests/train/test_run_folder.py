@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from csm_repl.errors import OutputError, UsageError
-from csm_repl.train.folder import RunFolder
 from csm_repl.train.options import DataOptions, TrainOptions
+from csm_repl.train.run_folder import RunFolder
 
 ABOUT = {"model": "csm", "codec": "mimi-1"}
 
@@ -94,8 +94,8 @@ def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None
 
 def test_linked_results_take_no_space_twice_and_survive_a_better_best(tmp_path: Path) -> None:
     pytest.importorskip("torchtune")
-    from csm_repl.train.checkpoints import write_atomically
-    from csm_repl.train.weights import link_folder
+    from csm_repl.train.export.results import link_folder
+    from csm_repl.train.files import write_atomically
 
     best, model = tmp_path / "best", tmp_path / "model"
     best.mkdir()

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from csm_repl.cli import main
-from csm_repl.train.report import read_metrics
+from csm_repl.train.report.metrics import read_metrics
 from tests.speech import read_pcm, write_clip
 
 pytest.importorskip("torchtune")
@@ -230,16 +230,16 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_keeps_the_last_state(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    import csm_repl.train.report as report
+    from csm_repl.train.report import metrics
 
-    original = report.MetricsFile.add
+    original = metrics.MetricsFile.add
 
-    def full(self: report.MetricsFile, event: object) -> None:
+    def full(self: metrics.MetricsFile, event: object) -> None:
         if getattr(event, "step", 0) == 4:
-            raise report.output_error(self._path, OSError(28, os.strerror(28)))
+            raise metrics.output_error(self._path, OSError(28, os.strerror(28)))
         original(self, event)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(report.MetricsFile, "add", full)
+    monkeypatch.setattr(metrics.MetricsFile, "add", full)
     words = command(clips, micro_checkpoint, "--max-steps", "6", "--save-every", "2")
     assert main(words) == 1
     assert os.strerror(28) in capfd.readouterr().err

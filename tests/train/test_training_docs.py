@@ -6,10 +6,10 @@ import json
 import re
 from pathlib import Path
 
+from csm_repl.train.data.sources.jsonl import read_jsonl
 from csm_repl.train.flags import flag_of, option_fields, parse_train
-from csm_repl.train.folder import RunFolder
-from csm_repl.train.manifest_jsonl import read_jsonl
 from csm_repl.train.options import DataOptions, TrainOptions
+from csm_repl.train.run_folder import RunFolder
 from tools.training_options import PAGE, updated
 
 TEXT = PAGE.read_text()
@@ -41,7 +41,7 @@ def test_its_jsonl_examples_are_read(tmp_path: Path) -> None:
     examples = "\n".join(re.findall(r"```json\n(.*?)\n```", TEXT, re.DOTALL))
     (tmp_path / "data.jsonl").write_text(examples)
     manifest = read_jsonl(tmp_path / "data.jsonl")
-    assert [len(record.turns) for record in manifest.records] == [1, 1, 2]
+    assert [len(entry.turns) for entry in manifest.entries] == [1, 1, 2]
     assert not manifest.problems
     assert not manifest.notes
     assert json.loads(examples.splitlines()[0])["text"] == "Hello."

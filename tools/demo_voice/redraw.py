@@ -17,7 +17,7 @@ from csm_repl.engine import build_prompt, spoken_text
 from csm_repl.engine.prompt import segment_positions
 from csm_repl.model.checkpoint import find_checkpoint
 from csm_repl.model.tokenizer import Tokenizer
-from csm_repl.train.build import load_network
+from csm_repl.train.learn.initialise import load_network
 
 __all__ = ["Heard", "Speaker"]
 

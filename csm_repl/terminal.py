@@ -1,0 +1,52 @@
+"""What every front end needs to write to a terminal: text that cannot steer it, and rich's console."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Literal, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["defused", "open_console"]
+
+_SPACES = re.compile(r"[\t\n\v\f\r\x85\u2028\u2029]+")
+# Control characters, halves of surrogate pairs, and marks that turn the direction of writing around.
+_ARMED = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_DUMB = {"dumb", "unknown"}
+
+
+def defused(text: str) -> str:
+    """`text` on one line, with everything escaped that would steer a terminal instead of being shown."""
+    return _ARMED.sub(_escaped, _SPACES.sub(" ", text))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def open_console(color: str, file: TextIO | None = None) -> Console:
+    """A rich console on stdout or `file`.
+
+    Args:
+        color: `never`: not one escape sequence for style. `always`: colours whatever the environment and
+            the file say. `auto`: rich's own judgement, which heeds NO_COLOR, FORCE_COLOR and TERM.
+    """
+    from rich.console import Console
+
+    system: Literal["auto", "standard"] | None = "auto"
+    if color == "never":
+        system = None
+    elif color == "always" and os.environ.get("TERM", "").lower() in _DUMB:
+        system = "standard"
+    return Console(
+        file=file,
+        color_system=system,
+        no_color=False if color == "always" else None,
+        force_terminal=True if color == "always" else None,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )

@@ -1,0 +1,1 @@
+"""What is trained on: from the user's clips to batches."""

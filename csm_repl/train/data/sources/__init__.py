@@ -1,0 +1,1 @@
+"""The kinds of data a user may give, each read into a manifest."""

@@ -1,0 +1,55 @@
+"""Which source a name on the command line stands for, and its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from csm_repl.errors import UsageError
+from csm_repl.train.data.manifest import Manifest
+from csm_repl.train.data.sources.clip_folder import read_folder
+from csm_repl.train.data.sources.dataset import read_hub, read_saved
+from csm_repl.train.data.sources.jsonl import read_jsonl
+
+__all__ = ["read_manifest", "read_manifests"]
+
+_DATASET_FILES = ("dataset_info.json", "dataset_dict.json", "state.json")
+
+
+def read_manifest(source: str, *, offline: bool = False, token: str | None = None) -> Manifest:
+    """Reads one source of data.
+
+    Args:
+        source: a folder of clips, a `.jsonl` file, a folder that `save_to_disk` made, or `hf:NAME`.
+        offline: take a hub data set from the cache only.
+        token: access token of the hub.
+
+    Raises:
+        UsageError: there is no such thing, or nothing in it can be used.
+    """
+    if source.startswith("hf:"):
+        return read_hub(source.removeprefix("hf:"), offline=offline, token=token)
+    path = Path(source).expanduser()
+    if path.is_dir() and any((path / name).is_file() for name in _DATASET_FILES):
+        return read_saved(path)
+    if path.is_dir():
+        return read_folder(path)
+    if path.is_file():
+        return read_jsonl(path)
+    base, colon, split = source.rpartition(":")
+    if colon and Path(base).expanduser().is_dir():
+        return read_saved(Path(base).expanduser(), split=split)
+    raise UsageError(
+        f"There is no {source}.",
+        "Give a folder of clips, a .jsonl file, or hf:NAME for a data set of the hub.",
+    )
+
+
+def read_manifests(sources: Sequence[str], *, offline: bool = False, token: str | None = None) -> Manifest:
+    """Several sources as one, in their order. UsageError where one of them cannot be used."""
+    read = [read_manifest(source, offline=offline, token=token) for source in sources]
+    return Manifest(
+        tuple(entry for manifest in read for entry in manifest.entries),
+        tuple(problem for manifest in read for problem in manifest.problems),
+        tuple(note for manifest in read for note in manifest.notes),
+    )
