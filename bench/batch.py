@@ -4,7 +4,8 @@
                           [--frames 8] [--rounds 2] [--device cpu] [--size full] [--patience 60]
 
 All slots get the same prompt, which is prefilled once, and seeds of their own. A step makes a frame for every
-slot; the first two are left out. Every mode is measured in a process of its own. Prints a table and writes `bench/results/batch-*.json`. `--size tiny` only shows that it runs.
+slot; the first two are left out. Every mode is measured in a process of its own. Prints a table and writes
+`bench/results/batch-*.json`. `--size tiny` only shows that it runs.
 """
 
 from __future__ import annotations
