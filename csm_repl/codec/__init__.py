@@ -4,11 +4,9 @@ from csm_repl.codec.base import Codec, DecodeStream, chunk_sizes
 from csm_repl.codec.deferred import deferred_stream
 from csm_repl.codec.istft import IstftCodec
 from csm_repl.codec.load import load_codec
-from csm_repl.codec.mimi import MIMI_FILE, MIMI_REPO, MimiCodec
+from csm_repl.codec.mimi import MimiCodec
 
 __all__ = [
-    "MIMI_FILE",
-    "MIMI_REPO",
     "Codec",
     "DecodeStream",
     "IstftCodec",

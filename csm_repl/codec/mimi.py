@@ -17,11 +17,9 @@ import torch
 
 from csm_repl.codec.base import DecodeStream
 from csm_repl.errors import CheckpointError
+from csm_repl.files import MIMI_REPO
 
-__all__ = ["MIMI_FILE", "MIMI_REPO", "MimiCodec", "published_config"]
-
-MIMI_REPO = "kyutai/moshiko-pytorch-bf16"
-MIMI_FILE = "tokenizer-e351c8d8-checkpoint125.safetensors"
+__all__ = ["MimiCodec", "published_config"]
 
 
 def _loaders() -> Any:
