@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "csm_repl"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("settings", "logs", "audio", "events", "terminal"),
+    ("settings", "logs", "audio", "events", "files", "terminal"),
     ("script", "codec", "model", "engine"),
     ("voices", "session"),
     ("studio", "player", "commands", "generator"),
@@ -20,7 +20,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli",),
 )
 """A room imports from its own layer and the ones above it in this list."""
-WITHOUT_TORCH = {"errors", "settings", "script", "cli", "logs", "__init__", "__main__"}
+WITHOUT_TORCH = {"errors", "settings", "script", "cli", "logs", "files", "__init__", "__main__"}
+APART = ("codec", "model")
+"""Rooms of one layer that do not import each other."""
 
 TRAIN_WITHOUT_TORCH = {f"train/{name}.py" for name in ("command", "flags", "options", "events", "run_folder")}
 
@@ -57,6 +59,14 @@ def test_imports_run_one_way(path: Path) -> None:
             continue
         other = name.split(".")[1]
         assert _level(other) <= _level(_room(path)), f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("room", APART)
+def test_rooms_that_are_apart_do_not_import_each_other(room: str) -> None:
+    for path in (PACKAGE / room).rglob("*.py"):
+        for name in _imports(ast.parse(path.read_text()), top_level_only=False):
+            others = [other for other in APART if other != room and name.startswith(f"csm_repl.{other}")]
+            assert not others, f"{path.name} imports {name}"
 
 
 @pytest.mark.parametrize("path", _sources(), ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -6,13 +6,13 @@ the CPU whatever device the codec works on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 import torch
 
-__all__ = ["Codec", "DecodeStream", "chunk_sizes"]
+__all__ = ["Codec", "DecodeStream", "DecodeStreams", "chunk_sizes"]
 
 
 class DecodeStream(Protocol):
@@ -23,7 +23,40 @@ class DecodeStream(Protocol):
         ...
 
     def flush(self) -> torch.Tensor:
-        """The samples that were held back; nothing may be pushed afterwards."""
+        """The samples that were held back; the next piece begins another take."""
+        ...
+
+
+class DecodeStreams(Protocol):
+    """Decodes the takes of several slots piece by piece, each as if it were alone.
+
+    Of each slot, the samples joined equal the whole take decoded at once. A call that raises after it has
+    begun to work (a fault on the device, Ctrl-C) leaves its slots broken: they refuse everything but `reset`,
+    and the others go on. A call that is refused for its arguments changes nothing. Threads may share the
+    object; their calls wait for each other.
+    """
+
+    @property
+    def n_slots(self) -> int: ...
+
+    def push(self, pieces: Mapping[int, torch.Tensor]) -> dict[int, torch.Tensor]:
+        """Codes [K, n >= 1] by slot -> the samples [m] of each that are final now (m may be 0).
+
+        The pieces may differ in length; those of equal length are decoded in one pass.
+
+        Raises:
+            IndexError: there is no such slot.
+            ValueError: a piece has another shape.
+            RuntimeError: a slot is broken.
+        """
+        ...
+
+    def flush(self, slot: int) -> torch.Tensor:
+        """The samples of a slot that were held back; the slot is then as new."""
+        ...
+
+    def reset(self, slot: int) -> None:
+        """Forgets what a slot holds: its next piece begins a take."""
         ...
 
 
@@ -55,8 +88,13 @@ class Codec(Protocol):
         """Codes [K, T] -> samples [T * samples_per_frame]."""
         ...
 
+    def streams(self, n_slots: int) -> DecodeStreams:
+        """Fresh streams. Any number of such objects may exist, and `encode` and `decode` may be called
+        meanwhile, from any thread."""
+        ...
+
     def stream(self) -> AbstractContextManager[DecodeStream]:
-        """A fresh stream; at most one is open at a time."""
+        """A fresh stream for a single take, closed at the end of the block."""
         ...
 
 

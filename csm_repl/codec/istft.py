@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
-from csm_repl.codec.base import DecodeStream
-from csm_repl.codec.istft_network import CodecNetwork, CodecSizes, Stream
+from csm_repl.codec.base import DecodeStream, DecodeStreams
+from csm_repl.codec.istft_network import CodecNetwork, CodecSizes, Past, Stream
+from csm_repl.codec.slots import SlotStreams, single_stream
 from csm_repl.errors import CheckpointError
 
 __all__ = ["IstftCodec"]
+
+MAX_FRAMES = 125
+"""Of a pass: it bounds the memory that a long piece takes, 10 s of sound at a time."""
 
 
 class IstftCodec:
@@ -84,52 +88,72 @@ class IstftCodec:
             return torch.zeros(0)
         return self._network.decoder(self._embed(codes))[0].cpu()
 
-    @contextlib.contextmanager
-    def stream(self) -> Iterator[DecodeStream]:
-        yield _IstftStream(self)
+    def streams(self, n_slots: int) -> DecodeStreams:
+        return _IstftStreams(self, n_slots)
+
+    def stream(self) -> contextlib.AbstractContextManager[DecodeStream]:
+        return single_stream(self.streams(1))
 
     def _embed(self, codes: torch.Tensor) -> torch.Tensor:
+        """Codes [K, T] or [B, K, T] -> what the decoder reads, [B, C, T]."""
         # The language model may have a few more codes than the codec; it is never taught to use them.
         known = codes.to(self._device).clamp(0, self._network.sizes.codebook_size - 1)
-        return self._network.embed(known[None])
+        return self._network.embed(known.view(-1, *known.shape[-2:]))
 
 
-class _IstftStream:
-    """Overlap-add of the columns so far; what later columns still reach is held back."""
+@dataclass
+class _Take:
+    past: Past
+    """Of the network, one row."""
+    frames: torch.Tensor | None
+    """Windowed frames [1, n_fft, n] of the columns that reach into samples not yet handed out."""
+    skip: int
+    """Samples at the start of the next overlap-add that are already out, or before the beginning."""
 
-    def __init__(self, codec: IstftCodec) -> None:
+
+class _IstftStreams(SlotStreams):
+    """The network's columns for all slots of a pass; overlap-add of the columns so far for each.
+
+    What later columns still reach is held back.
+    """
+
+    def __init__(self, codec: IstftCodec, n_slots: int) -> None:
+        super().__init__(n_slots, n_codebooks=codec.n_codebooks, max_frames=MAX_FRAMES)
         self._codec = codec
-        self._stream = Stream()
-        self._frames: torch.Tensor | None = None
-        """Windowed frames [1, n_fft, n] of the columns that reach into samples not yet handed out."""
-        self._skip = codec._network.decoder.lead
-        """Samples at the start of the next overlap-add that are already out, or before the beginning."""
+        self._decoder = codec._network.decoder
+        self._takes: dict[int, _Take] = {}
 
-    @torch.inference_mode()
-    def push(self, codes: torch.Tensor) -> torch.Tensor:
-        decoder = self._codec._network.decoder
-        fresh = decoder.frames(decoder.columns(self._codec._embed(codes), self._stream))
-        frames = fresh if self._frames is None else torch.cat([self._frames, fresh], dim=2)
-        sound, weights = decoder.overlap_add(frames)
-        hop, n_columns = decoder.sizes.hop, frames.shape[2]
+    def _decode(self, slots: Sequence[int], codes: torch.Tensor) -> Sequence[torch.Tensor]:
+        takes = [self._takes.get(slot) or _Take({}, None, self._decoder.lead) for slot in slots]
+        stream = Stream.joined([take.past for take in takes])
+        frames = self._decoder.frames(self._decoder.columns(self._codec._embed(codes), stream))
+        samples = []
+        for slot, take, past, fresh in zip(slots, takes, stream.split(), frames.split(1), strict=True):
+            sound, self._takes[slot] = self._overlap(take, past, fresh)
+            samples.append(sound)
+        return samples
+
+    def _overlap(self, take: _Take, past: Past, fresh: torch.Tensor) -> tuple[torch.Tensor, _Take]:
+        frames = fresh if take.frames is None else torch.cat([take.frames, fresh], dim=2)
+        sound, weights = self._decoder.overlap_add(frames)
+        hop, n_columns = self._decoder.sizes.hop, frames.shape[2]
         # Samples before the next column's window begins are final.
         final = n_columns * hop
-        ready = sound[0, self._skip : final] / weights[0, self._skip : final]
-        keep = min(n_columns, -(-decoder.sizes.n_fft_out // hop) - 1)
-        self._frames = frames[:, :, n_columns - keep :]
-        self._skip = final - (n_columns - keep) * hop
-        return ready.cpu()
+        ready = sound[0, take.skip : final] / weights[0, take.skip : final]
+        keep = min(n_columns, -(-self._decoder.sizes.n_fft_out // hop) - 1)
+        skip = final - (n_columns - keep) * hop
+        return ready.cpu(), _Take(past, frames[:, :, n_columns - keep :].clone(), skip)
 
-    @torch.inference_mode()
-    def flush(self) -> torch.Tensor:
-        if self._frames is None:
+    def _rest(self, slot: int) -> torch.Tensor:
+        take = self._takes.get(slot)
+        if take is None or take.frames is None:
             return torch.zeros(0)
-        decoder = self._codec._network.decoder
-        sound, weights = decoder.overlap_add(self._frames)
-        end = sound.shape[1] - decoder.lead
-        rest = sound[0, self._skip : end] / weights[0, self._skip : end]
-        self._frames = None
-        return rest.cpu()
+        sound, weights = self._decoder.overlap_add(take.frames)
+        end = sound.shape[1] - self._decoder.lead
+        return (sound[0, take.skip : end] / weights[0, take.skip : end]).cpu()
+
+    def _forget(self, slot: int) -> None:
+        self._takes.pop(slot, None)
 
 
 def _sizes(config: Mapping[str, Any]) -> CodecSizes:

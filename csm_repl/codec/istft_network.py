@@ -4,20 +4,20 @@ The decoder predicts magnitude and phase of an STFT and never works at sample ra
 arXiv:2306.00814), with ConvNeXt blocks (arXiv:2201.03545). Its convolutions are causal and keep their
 past in a `Stream`, so pieces joined equal the whole. The encoder sees whole clips and looks both ways.
 Codebooks come in two groups as in Mimi (arXiv:2410.00037): one for what is said, the others, a residual
-chain, for how it sounds. Knows nothing about files.
+chain, for how it sounds.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["CodecNetwork", "CodecSizes", "Quantizer", "Stream", "log_mel"]
+__all__ = ["CodecNetwork", "CodecSizes", "Past", "Quantizer", "Stream", "log_mel"]
 
 COLUMN_GAIN_LIMIT = 6.0
 """Largest log magnitude of a bin; a full-scale sine has log(480) = 6.2."""
@@ -54,11 +54,31 @@ class CodecSizes:
         return self.n_semantic, self.n_codebooks - self.n_semantic
 
 
-class Stream:
-    """What the causal parts of a decoder remember between two pieces, by module."""
+Past = dict[nn.Module, torch.Tensor]
+"""By module the columns [B, C, n] before the next piece; none at the start of a take."""
 
-    def __init__(self) -> None:
-        self._past: dict[nn.Module, torch.Tensor] = {}
+
+class Stream:
+    """What the causal parts of a decoder remember between two pieces."""
+
+    def __init__(self, past: Past | None = None) -> None:
+        self._past: Past = {} if past is None else dict(past)
+
+    @classmethod
+    def joined(cls, pasts: Sequence[Past]) -> Stream:
+        """One stream of several takes, of one row each; some may be at their start."""
+        known = {module: past for each in pasts for module, past in each.items()}
+        return cls(
+            {
+                module: torch.cat([each.get(module, torch.zeros_like(like)) for each in pasts])
+                for module, like in known.items()
+            }
+        )
+
+    def split(self) -> list[Past]:
+        """The past of each row."""
+        rows = zip(*(past.split(1) for past in self._past.values()), strict=True)
+        return [dict(zip(self._past, row, strict=True)) for row in rows]
 
     def extend(self, module: nn.Module, x: torch.Tensor, n: int) -> torch.Tensor:
         """`x` [B, C, T] with the `n` columns before it (zeros at the start)."""

@@ -9,19 +9,19 @@ import contextlib
 import hashlib
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from csm_repl.codec.base import DecodeStream
+from csm_repl.codec.base import DecodeStream, DecodeStreams
+from csm_repl.codec.mimi_streams import MimiStreams
+from csm_repl.codec.slots import single_stream
 from csm_repl.errors import CheckpointError
+from csm_repl.files import MIMI_REPO
 
-__all__ = ["MIMI_FILE", "MIMI_REPO", "MimiCodec", "published_config"]
-
-MIMI_REPO = "kyutai/moshiko-pytorch-bf16"
-MIMI_FILE = "tokenizer-e351c8d8-checkpoint125.safetensors"
+__all__ = ["MimiCodec", "published_config"]
 
 
 def _loaders() -> Any:
@@ -46,7 +46,6 @@ class MimiCodec:
     def __init__(self, model: Any, *, n_codebooks: int, weights_id: str) -> None:
         self._model = model
         self._device = next(model.parameters()).device
-        self._open: _MimiStream | None = None
         self._cuda_stream = _side_stream(self._device)
         self.id = f"mimi-{weights_id}-{n_codebooks}"
         self.n_codebooks = n_codebooks
@@ -100,27 +99,12 @@ class MimiCodec:
 
     @torch.inference_mode()
     def encode(self, samples: torch.Tensor) -> torch.Tensor:
-        self._close_stream()
         with self._aside():
             codes: torch.Tensor = self._model.encode(samples.to(self._device).float()[None, None])
             return codes[0].cpu()
 
     @torch.inference_mode()
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
-        self._close_stream()
-        return self._decode(codes)
-
-    @contextlib.contextmanager
-    def stream(self) -> Iterator[DecodeStream]:
-        self._close_stream()
-        stream = _MimiStream(self)
-        self._open = stream
-        try:
-            yield stream
-        finally:
-            stream.close()
-
-    def _decode(self, codes: torch.Tensor) -> torch.Tensor:
         if codes.shape[1] == 0:
             return torch.zeros(0)
         # The language model has a few more codes than the codec (2051 against 2048); trained weights
@@ -130,37 +114,15 @@ class MimiCodec:
             samples: torch.Tensor = self._model.decode(known[None])
             return samples[0, 0].float().cpu()
 
+    def streams(self, n_slots: int) -> DecodeStreams:
+        return MimiStreams(self._model, n_slots, n_codebooks=self.n_codebooks, aside=self._aside)
+
+    def stream(self) -> contextlib.AbstractContextManager[DecodeStream]:
+        return single_stream(self.streams(1))
+
     def _aside(self) -> contextlib.AbstractContextManager[Any]:
         """All of the model's work is done in here: on a GPU beside the language model's, not behind it."""
         return contextlib.nullcontext() if self._cuda_stream is None else torch.cuda.stream(self._cuda_stream)
-
-    def _close_stream(self) -> None:
-        if self._open is not None:
-            self._open.close()
-
-
-class _MimiStream:
-    def __init__(self, codec: MimiCodec) -> None:
-        self._codec = codec
-        self._stack = contextlib.ExitStack()
-        with codec._aside():
-            self._stack.enter_context(codec._model.streaming(1))
-        self._closed = False
-
-    @torch.inference_mode()
-    def push(self, codes: torch.Tensor) -> torch.Tensor:
-        if self._closed:
-            raise RuntimeError("the stream is closed")
-        return self._codec._decode(codes)
-
-    def flush(self) -> torch.Tensor:
-        return torch.zeros(0)
-
-    def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._stack.close()
-            self._codec._open = None
 
 
 def _side_stream(device: torch.device) -> torch.cuda.Stream | None:

@@ -8,7 +8,6 @@ memory as floating point only while that is done. Knows nothing about the hub.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any, Protocol
 import torch
 
 from csm_repl.errors import CheckpointError
+from csm_repl.files import read_config
 from csm_repl.model.config import ModelConfig, is_original, parse_config
 from csm_repl.model.csm import CSM
 from csm_repl.model.layouts import ORIGINAL, TRANSFORMERS, Part, Recipe, recipes
@@ -31,7 +31,6 @@ __all__ = [
     "get_tensor",
     "load_csm",
     "open_weights",
-    "read_config",
     "weight_names",
 ]
 
@@ -51,22 +50,6 @@ class Checkpoint:
     def n_parameters(self) -> int:
         """Of backbone, depth decoder, embeddings and heads, however they are stored."""
         return sum(math.prod(recipe.shape) for recipe in recipes(self.config, self.layout))
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """A parsed `config.json`; CheckpointError when it is missing or no JSON object."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"There is no {path.name} in {path.parent}.",
-            "Point --model at a folder with config.json and the weights, or at a model on the hub.",
-        ) from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}.", _REMEDY) from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds no JSON object.", _REMEDY)
-    return value
 
 
 def weight_names(config: Mapping[str, Any], available: set[str]) -> tuple[str, tuple[str, ...], str | None]:

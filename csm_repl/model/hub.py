@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from csm_repl.codec.mimi import MIMI_FILE, MIMI_REPO
 from csm_repl.errors import CheckpointError, HubError
+from csm_repl.files import MIMI_FILE, MIMI_REPO, read_config
 from csm_repl.model.builtin import BUILTIN_MODEL, builtin_folder
-from csm_repl.model.checkpoint import find_checkpoint, read_config, shard_names, weight_names
+from csm_repl.model.checkpoint import find_checkpoint, shard_names, weight_names
 from csm_repl.model.tokenizer import TOKENIZER_MIRROR
 
 __all__ = ["DEFAULT_MODEL", "ModelFiles", "find_companions", "find_model", "hub_login"]

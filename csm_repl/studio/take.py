@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from csm_repl.codec import Codec, chunk_sizes, deferred_stream
+from csm_repl.codec import Codec, chunk_sizes
 from csm_repl.codec.base import DecodeStream
 from csm_repl.engine import AnyEngine, Sampler
 from csm_repl.events import Audio, Notice
@@ -71,8 +71,7 @@ class Take:
     """Speaks the pieces of one turn; iterate over `run`, then read the results.
 
     Args:
-        engine: makes frames. If it makes several takes side by side, sound comes when the take is over,
-            because the codec can stream one take only.
+        engine: makes frames, of several takes side by side if it can.
         codec: makes samples of them.
         texts: the pieces of the turn, each with its ids.
         make_prompt: plans the context and lays out the prompt.
@@ -134,7 +133,7 @@ class Take:
             self.timings.elapsed_s = self._watch.elapsed_s
 
     def _run(self) -> Iterator[Audio | Notice]:
-        with deferred_stream(self._codec) if self._side_by_side else self._codec.stream() as stream:
+        with self._codec.stream() as stream:
             sizes = chunk_sizes()
             size, pending = next(sizes), list[torch.Tensor]()
             for item in self._generate():

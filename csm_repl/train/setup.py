@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import torch
 
 from csm_repl.codec import Codec, load_codec
-from csm_repl.model.checkpoint import Checkpoint, find_checkpoint, read_config
+from csm_repl.files import read_config
+from csm_repl.model.checkpoint import Checkpoint, find_checkpoint
 from csm_repl.model.config import ModelConfig, parse_config
 from csm_repl.model.device import choose_placement
 from csm_repl.model.hub import ModelFiles, find_companions, find_model

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from csm_repl.codec import MimiCodec, chunk_sizes, deferred_stream, load_codec
+from csm_repl.codec import MimiCodec, chunk_sizes, load_codec
 from tools.random_checkpoint import random_mimi_state
 
 CPU = torch.device("cpu")
@@ -121,55 +121,6 @@ def test_an_abandoned_stream_does_not_leak_into_the_next(codec: Any) -> None:
     assert torch.equal(streamed(codec, codes(6), [2, 4]), expected)
 
 
-def test_a_second_stream_closes_the_first(codec: Any) -> None:
-    expected = streamed(codec, codes(6), [2, 4])
-    with codec.stream() as first:
-        first.push(codes(3, seed=8))
-        got = streamed(codec, codes(6), [2, 4])
-        with pytest.raises(RuntimeError, match="the stream is closed"):
-            first.push(codes(1))
-    assert torch.equal(got, expected)
-
-
-def test_leaving_an_overtaken_stream_keeps_the_newer_one_open(codec: Any) -> None:
-    expected = streamed(codec, codes(6), [2, 4])
-    with codec.stream() as first:
-        first.push(codes(3, seed=8))
-        second = codec.stream()
-        opened = second.__enter__()
-        head = opened.push(codes(6)[:, :2])
-    tail = opened.push(codes(6)[:, 2:])
-    second.__exit__(None, None, None)
-    assert torch.equal(torch.cat([head, tail]), expected)
-
-
-def test_decoding_during_a_stream_closes_it_and_is_right(codec: Any) -> None:
-    expected = codec.decode(codes(5))
-    with codec.stream() as stream:
-        stream.push(codes(3, seed=8))
-        got = codec.decode(codes(5))
-        with pytest.raises(RuntimeError, match="the stream is closed"):
-            stream.push(codes(1))
-    assert torch.equal(got, expected)
-
-
-def test_encoding_during_a_stream_closes_it_and_is_right(codec: Any) -> None:
-    expected = codec.encode(noise(9000))
-    with codec.stream() as stream:
-        stream.push(codes(3))
-        got = codec.encode(noise(9000))
-        with pytest.raises(RuntimeError, match="the stream is closed"):
-            stream.push(codes(1))
-    assert torch.equal(got, expected)
-
-
-def test_nothing_may_be_pushed_after_the_end(codec: Any) -> None:
-    with codec.stream() as stream:
-        stream.push(codes(1))
-    with pytest.raises(RuntimeError, match="the stream is closed"):
-        stream.push(codes(1))
-
-
 @pytest.mark.parametrize("code", [2048, 2050, 10**6, -1])
 def test_codes_beyond_the_codecs_do_not_crash(codec: Any, code: int) -> None:
     odd = codes(4)
@@ -243,48 +194,3 @@ def test_mimi_at_kyutais_sizes_loads_and_streams(tmp_path: Path) -> None:
     whole = codes(20)
     got = streamed(codec, whole, [1, 2, 4, 8, 5])
     torch.testing.assert_close(got, codec.decode(whole), rtol=0, atol=TOLERANCE)
-
-
-def test_all_of_the_models_work_is_done_aside(codec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a GPU that is a stream of its own; a stray call would race with it."""
-    inside: list[bool] = []
-    calls: list[str] = []
-
-    @contextlib.contextmanager
-    def aside() -> Any:
-        inside.append(True)
-        yield
-        inside.pop()
-
-    class Watched:
-        def __init__(self, model: Any) -> None:
-            self._model = model
-
-        def __getattr__(self, name: str) -> Any:
-            assert inside, name
-            calls.append(name)
-            return getattr(self._model, name)
-
-    monkeypatch.setattr(codec, "_aside", aside)
-    monkeypatch.setattr(codec, "_model", Watched(codec._model))
-    codec.decode(codec.encode(noise(4000)))
-    streamed(codec, codes(6), [2, 4])
-    assert calls == ["encode", "decode", "streaming", "decode", "decode"]
-
-
-def test_deferred_streams_side_by_side_have_the_samples_of_ordinary_ones(codec: Any) -> None:
-    sizes = [1, 2, 4, 3]
-    takes = [codes(sum(sizes), seed) for seed in range(2)]
-    expected = [streamed(codec, take, sizes) for take in takes]
-    got = []
-    with deferred_stream(codec) as first, deferred_stream(codec) as second:
-        for pieces in zip(*(take.split(sizes, dim=1) for take in takes), strict=True):
-            for stream, piece in zip((first, second), pieces, strict=True):
-                assert len(stream.push(piece)) == 0
-        got = [first.flush(), second.flush()]
-    assert all(torch.equal(*pair) for pair in zip(got, expected, strict=True))
-
-
-def test_a_deferred_stream_of_nothing_is_silent(codec: Any) -> None:
-    with deferred_stream(codec) as stream:
-        assert len(stream.flush()) == 0

@@ -21,9 +21,10 @@ from layout_writer import (
     write_shards,
 )
 
-from csm_repl.codec import MIMI_FILE, MIMI_REPO, load_codec
+from csm_repl.codec import load_codec
 from csm_repl.engine import Engine, build_prompt
 from csm_repl.errors import CheckpointError, ExitCode, HubError
+from csm_repl.files import MIMI_FILE, MIMI_REPO
 from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.hub import ModelFiles, find_model, hub_login
 from csm_repl.model.tokenizer import TOKENIZER_MIRROR, Tokenizer

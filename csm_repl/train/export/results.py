@@ -11,7 +11,8 @@ from typing import Protocol
 import torch
 
 from csm_repl.audio import output_error
-from csm_repl.model.checkpoint import Checkpoint, find_checkpoint, open_weights, read_config
+from csm_repl.files import read_config
+from csm_repl.model.checkpoint import Checkpoint, find_checkpoint, open_weights
 from csm_repl.model.config import ModelConfig
 from csm_repl.model.hub import ModelFiles
 from csm_repl.model.layouts import recipes

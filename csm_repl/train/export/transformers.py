@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from csm_repl.errors import CheckpointError
-from csm_repl.model.checkpoint import read_config
+from csm_repl.files import read_config
 from csm_repl.model.config import ModelConfig, RopeConfig, TransformerConfig
 from csm_repl.model.hub import ModelFiles
 from csm_repl.model.published import to_transformers

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from csm_repl.errors import TrainingError, UsageError
-from csm_repl.model.checkpoint import find_checkpoint, read_config
+from csm_repl.files import read_config
+from csm_repl.model.checkpoint import find_checkpoint
 from csm_repl.model.config import FLAVORS as NAMED
 from csm_repl.model.config import ModelConfig, RopeConfig, TransformerConfig, parse_config
 from csm_repl.model.hub import find_model
