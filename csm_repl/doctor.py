@@ -67,7 +67,7 @@ def run_doctor(settings: Settings) -> ExitCode:
 def run_voices(settings: Settings) -> ExitCode:
     """Lists the references folder; exit code 1 if a clip cannot be used."""
     from csm_repl.printers import JsonPrinter
-    from csm_repl.studio.load import open_voices
+    from csm_repl.studio.open import open_voices
 
     voices = open_voices(settings)
     voices.refresh()
@@ -175,7 +175,7 @@ def _output(settings: Settings) -> Iterator[Finding]:
 def _model(settings: Settings) -> Iterator[Finding]:
     from csm_repl.model.checkpoint import find_checkpoint
     from csm_repl.model.hub import hub_login
-    from csm_repl.studio.load import find_wanted_model
+    from csm_repl.studio.open import find_wanted_model
 
     yield Finding("hub", "ok", hub_login(settings.hf_token))
     try:
@@ -195,7 +195,7 @@ def _model(settings: Settings) -> Iterator[Finding]:
 
 
 def _voices(settings: Settings) -> Iterator[Finding]:
-    from csm_repl.studio.load import open_voices
+    from csm_repl.studio.open import open_voices
 
     voices = open_voices(settings)
     voices.refresh()

@@ -18,6 +18,7 @@ __all__ = [
     "LineDone",
     "Notice",
     "PlayFile",
+    "Progress",
     "Quit",
     "Stopped",
     "Table",
@@ -66,10 +67,19 @@ class Audio:
     """The next samples of the turn, final."""
 
     samples: torch.Tensor
-    """Float32 [n] at `rate`; n may be 0 where only time has passed."""
+    """Float32 [n] at `rate`, n > 0."""
     rate: int
     generated_s: float
     """Seconds generated so far, held-back silence included."""
+    elapsed_s: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A frame of the turn was made, of which nothing can be heard yet."""
+
+    generated_s: float
+    """As in `Audio`."""
     elapsed_s: float
 
 
@@ -139,4 +149,6 @@ class Quit:
     """Asks the front end to leave."""
 
 
-Event = Notice | Echo | TurnStarted | Audio | TurnDone | LineDone | Stopped | Table | PlayFile | Quit
+Event = (
+    Notice | Echo | TurnStarted | Audio | Progress | TurnDone | LineDone | Stopped | Table | PlayFile | Quit
+)

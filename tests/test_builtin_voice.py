@@ -22,7 +22,7 @@ from csm_repl.model.builtin import builtin_folder
 from csm_repl.model.hub import find_model
 from csm_repl.settings import load_settings
 from csm_repl.studio import Studio
-from csm_repl.studio.load import open_studio
+from csm_repl.studio.open import open_studio
 from tests.studio.conftest import of_type, say
 from tools.demo_voice.context import measure
 from tools.demo_voice.recognise import recognise, word_errors

@@ -46,7 +46,7 @@ class Playback:
             self._say(Notice(self._problem, "warning"))
 
     def add(self, event: Audio) -> None:
-        if self._player is None or not len(event.samples):
+        if self._player is None:
             return
         if self.wanted:
             self._player.play(event.samples)

@@ -159,16 +159,20 @@ class Engine:
         queue: deque[Frame | Finished] = deque()
         return Generation(self, self._submit(request, queue), queue)
 
-    def _submit(self, request: TakeRequest, queue: deque[Frame | Finished] | None) -> TakeState:
-        _check_prompt(request.prompt, self.model)
+    def new_noise(self, options: SamplingOptions, seed: int) -> TakeNoise:
+        """Noise for several takes that go on where the one before ended."""
         config = self.model.config
-        noise = request.noise or TakeNoise(
-            request.options,
-            seed=request.seed,
+        return TakeNoise(
+            options,
+            seed=seed,
             n_codebooks=config.n_codebooks,
             vocab_size=config.audio_vocab_size,
             device=self.model.device,
         )
+
+    def _submit(self, request: TakeRequest, queue: deque[Frame | Finished] | None) -> TakeState:
+        _check_prompt(request.prompt, self.model)
+        noise = request.noise or self.new_noise(request.options, request.seed)
         number = next(self._numbers)
         take = TakeState(number, request.prompt, noise, request.max_frames, self.max_positions, queue)
         self._submitted.append(take)

@@ -42,11 +42,10 @@ class Listener:
         elif isinstance(event, PlayFile):
             self._play_file(event.file, line)
         elif isinstance(event, Audio):
-            if len(event.samples):
-                if self._sink is not None:
-                    self._sink.write(event.samples)
-                if self._player is not None:
-                    self._player.play(event.samples)
+            if self._sink is not None:
+                self._sink.write(event.samples)
+            if self._player is not None:
+                self._player.play(event.samples)
         else:
             if isinstance(event, LineDone) and self._player is not None:
                 self._player.end()

@@ -104,7 +104,7 @@ def _run(studio: Studio, file: BinaryIO, listener: Listener, *, is_script: bool)
     interrupted = run_job(studio.refresh_voices(), lambda event: listener.handle(event, 0))
     if interrupted:
         pass
-    elif studio.batch_engine is not None:
+    elif studio.engine.n_slots > 1:
         interrupted = SideBySide(studio, LineFeed(file, buffered=is_script), listener).run()
     else:
         interrupted = _run_one_by_one(studio, file, listener)

@@ -1,18 +1,17 @@
 """Lines that are spoken side by side, reported as if it were one after the other.
 
-Every line is a job with a row of the batch engine. Jobs are asked in turn for one event each, so all rows
-advance together. Events wait until the lines before theirs are over. A command waits for the lines before
-it, and the lines behind it wait for the command.
+Every step makes a frame for the turn that each begun line is at. Events wait until the lines before theirs
+are over. A command waits for the lines before it, and the lines behind it wait for the command.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Iterator
 
 from csm_repl.commands import parse_input, run_line
 from csm_repl.errors import LineError
-from csm_repl.events import Audio, Event, LineDone, Stopped, TurnDone
+from csm_repl.events import Event, LineDone, Progress, Stopped, TurnDone
 from csm_repl.jobs import run_job
 from csm_repl.pipe.lines import LineFeed
 from csm_repl.pipe.listener import Listener
@@ -22,8 +21,8 @@ from csm_repl.studio.line import LineJob
 
 __all__ = ["NOT_UTF8", "SideBySide"]
 
-LINES_PER_ROW = 4
-"""So many lines may be begun for each row: those that are over wait, with their sound, for a slow one."""
+LINES_PER_SLOT = 4
+"""So many lines may be begun for each slot: those that are over wait, with their sound, for a slow one."""
 NOT_UTF8 = ("This line is not UTF-8.", "Save the script as UTF-8.")
 
 
@@ -33,32 +32,46 @@ class _Begun:
     def __init__(self, number: int) -> None:
         self.number = number
         self.job: LineJob | None = None
-        self.running: Generator[Event, None, None] | None = None
+        """None: it could not be begun."""
         self.events: deque[Event] = deque()
         self.error: Exception | None = None
-        self.is_over = False
-        """Whether all its turns are spoken, which it may be before `running` has run out."""
+
+    @property
+    def running(self) -> bool:
+        return self.job is not None and not self.job.over
+
+    @property
+    def finished(self) -> bool:
+        """Whether all its turns are spoken."""
+        return any(isinstance(event, LineDone) for event in self.events)
+
+    def take_in(self, events: Iterator[Event]) -> None:
+        """Keeps events until they can be reported; an error ends the line."""
+        try:
+            for event in events:
+                if not isinstance(event, Progress):
+                    self.events.append(event)
+        except Exception as error:
+            self.drop()
+            self.error = error
 
     def drop(self) -> None:
-        """Stops speaking, which frees the row."""
-        if self.running is not None:
-            self.running.close()
-        self.running = None
+        """Stops speaking, which frees the slot."""
+        if self.running and self.job is not None:
+            self.job.drop()
 
 
 class SideBySide:
     """Speaks the lines of a feed.
 
     Args:
-        studio: with a batch engine.
+        studio: of independent lines.
         feed: where lines come from.
         listener: takes their events, in order.
     """
 
     def __init__(self, studio: Studio, feed: LineFeed, listener: Listener) -> None:
-        assert studio.batch_engine is not None
         self._studio = studio
-        self._engine = studio.batch_engine
         self._feed = feed
         self._listener = listener
         self._begun: deque[_Begun] = deque()
@@ -84,12 +97,12 @@ class SideBySide:
 
     @property
     def _running(self) -> list[_Begun]:
-        return [line for line in self._begun if line.running is not None]
+        return [line for line in self._begun if line.running]
 
     def _begin_lines(self) -> None:
-        n_rows = self._engine.n_rows
+        n_slots = self._studio.engine.n_slots
         while self._command is None and not self._at_end and not self._listener.quit:
-            if len(self._running) >= n_rows or len(self._begun) >= LINES_PER_ROW * n_rows:
+            if len(self._running) >= n_slots or len(self._begun) >= LINES_PER_SLOT * n_slots:
                 return
             item = self._feed.next(wait=not self._begun)
             if item is None:
@@ -122,37 +135,35 @@ class SideBySide:
         for event in self._studio.refresh_voices():
             line.events.append(event)
             self._report_events()
-        line.job = self._studio.begin(parsed, engine=self._engine)
-        line.running = line.job.run()
+        line.job = self._studio.begin(parsed)
+        line.take_in(line.job.start())
 
     def _advance(self) -> None:
-        """One more event of every line that is being spoken."""
-        for line in self._running:
-            assert line.running is not None
-            try:
-                event = next(line.running)
-            except StopIteration:
-                line.running = None
-            except Exception as error:
-                line.running, line.error = None, error
-            else:
-                if isinstance(event, Stopped):
-                    # The line has put its own affairs in order; now it is the others' turn.
-                    raise KeyboardInterrupt
-                line.is_over = isinstance(event, LineDone)
-                if not (isinstance(event, Audio) and len(event.samples) == 0):
-                    line.events.append(event)
+        """One step of all lines."""
+        try:
+            events = self._studio.speech.step()
+        except (RuntimeError, MemoryError) as error:
+            # Nobody knows whose fault it was; without one of them the others go on.
+            first = self._running[0]
+            assert first.job is not None
+            first.error = self._studio.failure(first.job, error)
+            return
+        for event in events:
+            for line in self._running:
+                if line.job is not None and line.job.turn == event.turn:
+                    line.take_in(line.job.hear(event))
+                    break
 
     def _report(self) -> None:
         """Hands on what no line before it holds up."""
         while self._begun:
             self._report_events()
             line = self._begun[0]
-            if line.running is not None:
+            if line.running:
                 return
             self._begun.popleft()
             if line.job is not None:
-                line.job.commit()
+                self._studio.commit(line.job)
             if line.error is not None:
                 self._listener.fail(line.error, line.number)
 
@@ -179,13 +190,14 @@ class SideBySide:
         lines, self._begun = list(self._begun), deque()
         n_dropped = 0
         for line in lines:
-            n_dropped += line.running is not None and not line.is_over
+            n_dropped += line.running
             line.drop()
+            is_over = line.finished
             for event in line.events:
-                if line.is_over or isinstance(event, TurnDone):
+                if is_over or isinstance(event, TurnDone):
                     self._listener.handle(event, line.number)
             if line.job is not None:
-                line.job.commit()
+                self._studio.commit(line.job)
             if line.error is not None:
                 self._listener.fail(line.error, line.number)
         text = "Stopped. What was finished is kept."

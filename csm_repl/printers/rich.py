@@ -20,7 +20,18 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from csm_repl.errors import CsmReplError
-from csm_repl.events import Audio, Echo, Event, LineDone, Notice, Stopped, Table, TurnDone, TurnStarted
+from csm_repl.events import (
+    Audio,
+    Echo,
+    Event,
+    LineDone,
+    Notice,
+    Progress,
+    Stopped,
+    Table,
+    TurnDone,
+    TurnStarted,
+)
 from csm_repl.printers.base import defused, report_line
 from csm_repl.terminal import open_console
 
@@ -82,7 +93,7 @@ class RichPrinter:
             self._print(Text(defused(text), style="dim"))
 
     def handle(self, event: Event, line: int) -> None:
-        if isinstance(event, Audio):
+        if isinstance(event, Audio | Progress):
             self._show_progress(event)
             return
         if isinstance(event, TurnStarted):
@@ -176,7 +187,7 @@ class RichPrinter:
             self._live = self._open_live(self._turn)
             self._live.start()
 
-    def _show_progress(self, event: Audio) -> None:
+    def _show_progress(self, event: Audio | Progress) -> None:
         if self._turn is not None:
             self._turn.generated_s, self._turn.elapsed_s = event.generated_s, event.elapsed_s
 

@@ -1,115 +1,264 @@
-"""One line, from its echo to its joined file."""
+"""One line, from its echo to its joined file, driven from outside: speech events in, user events out."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
-from csm_repl.events import Echo, EchoTurn, Event, LineDone, TurnDone
-from csm_repl.model.device import out_of_memory
-from csm_repl.script import Line
-from csm_repl.session.conversation import ConversationTurn
+from csm_repl.engine import SamplingOptions
+from csm_repl.errors import LineError
+from csm_repl.events import (
+    Audio,
+    Echo,
+    EchoTurn,
+    Event,
+    LineDone,
+    Notice,
+    Progress,
+    Stopped,
+    TurnDone,
+    TurnStarted,
+)
+from csm_repl.loaded import ModelInfo
 from csm_repl.session.takes import LineFiles
-from csm_repl.studio.metadata import joined_meta
-from csm_repl.studio.turn import Scene, TurnJob
+from csm_repl.settings import Settings
+from csm_repl.speech import (
+    ContextNotice,
+    Heard,
+    PlannedContext,
+    Planner,
+    Sound,
+    Speech,
+    SpeechEvent,
+    TurnOver,
+    TurnRequest,
+    TurnResult,
+    ceiling_frames,
+    tail_trimmer,
+)
+from csm_repl.speech import Progress as FrameMade
+from csm_repl.speech.request import HowItEnded
+from csm_repl.studio.metadata import joined_meta, turn_meta
 
-if TYPE_CHECKING:
-    from csm_repl.studio.studio import Studio
+__all__ = ["LineJob", "LineTurn", "SpokenTurn"]
 
-__all__ = ["LineJob"]
+
+@dataclass(frozen=True)
+class LineTurn:
+    """A turn of a line as it was understood."""
+
+    speaker: int
+    voice: str
+    text: str
+    position: int
+    """Where it stands in the line, empty turns counted, from 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class SpokenTurn:
+    """A turn that is in its file and may enter the conversation."""
+
+    turn: LineTurn
+    done: TurnDone
+    result: TurnResult
+    is_first: bool
+    """Of its line."""
 
 
 class LineJob:
-    """Speaks the turns of a line in order. Made by `Studio.begin`.
+    """The turns of a line, spoken in order. Made by `Studio.begin`.
 
     Args:
-        studio: for settings, seeds, files and names.
-        line: has at least one turn.
-        primary: the speaker that the line's offsets count from.
-        scene: what the turns hear.
-
-    Raises:
-        LineError: a speaker below 0.
+        turns: at least one.
+        heard: what the first of them hears.
+        names: of all speakers, for notices.
+        seeds: one for each turn.
+        files: of the line.
+        settings: as they are now.
+        model: what to call it in files.
+        planner: of the model.
+        speech: says the turns.
     """
 
-    def __init__(self, studio: Studio, line: Line, primary: int, scene: Scene) -> None:
-        self._studio = studio
-        self._line = line
-        self._scene = scene
-        speakers = line.speakers(primary)
-        self._speakers = set(speakers)
-        self._turns = [
-            EchoTurn(speaker, studio.voice(speaker), turn.text)
-            for speaker, turn in zip(speakers, line.turns, strict=True)
-        ]
-        self._number = scene.conversation.next_line
-        self._files: LineFiles | None = None
-        self._seeds: list[int] = []
-        self._kept: list[tuple[ConversationTurn, torch.Tensor]] = []
-        self._transcript_line: int | None = None
-
-    def reserve(self) -> None:
-        """Takes the line's number and seeds now, so that they do not depend on when it is spoken."""
-        if self._files is None:
-            self._files = self._studio.takes.begin_line(len(self._turns))
-            self._seeds = [self._studio.take_seed() for _ in self._turns]
-
-    def run(self) -> Generator[Event, None, None]:
-        """As `Studio.speak`, without the voices. A line of its own commits nothing: see `commit`."""
-        studio, scene = self._studio, self._scene
-        yield Echo(tuple(self._turns))
-        files = self._files or studio.takes.begin_line(len(self._turns))
+    def __init__(
+        self,
+        turns: Sequence[LineTurn],
+        *,
+        heard: Heard,
+        names: Mapping[int, str],
+        seeds: Iterator[int],
+        files: LineFiles,
+        settings: Settings,
+        model: ModelInfo,
+        planner: Planner,
+        speech: Speech,
+    ) -> None:
+        self._turns = turns
+        self._heard = heard
+        self._names = names
+        self._seeds = seeds
         self._files = files
-        done: list[TurnDone] = []
-        parts: list[torch.Tensor] = []
-        for index, turn in enumerate(self._turns):
-            job = TurnJob(
-                studio,
-                scene,
-                turn,
-                index=index,
-                n_turns=len(self._turns),
-                position=self._line.turns[index].position,
-                line=self._number,
-                files=files,
-                seed=self._seeds[index] if self._seeds else studio.take_seed(),
-            )
-            try:
-                yield from job.run(self._speakers, self._keep)
-            except KeyboardInterrupt:
-                yield from job.interrupted(done)
-                return
-            except (RuntimeError, MemoryError) as error:
-                scene.engine.forget()
-                if out_of_memory(error):
-                    raise studio.too_big(error) from error
-                raise
-            assert job.done is not None
-            done.append(job.done)
-            parts.append(job.samples)
-            # Behind the bookkeeping, so that an interrupt by whoever listens finds the turn complete.
-            yield job.done
-        whole, file = torch.cat(parts), done[0].file
-        if len(self._turns) > 1:
-            file = files.save_joined(whole, studio.codec.sample_rate, joined_meta(done, studio.model))
-        yield LineDone(files.number, file, len(whole) / studio.codec.sample_rate, tuple(done))
+        self._settings = settings
+        self._model = model
+        self._planner = planner
+        self._speech = speech
+        self._rate = speech.codec.sample_rate
+        self._index = 0
+        self._seed = 0
+        self._done: list[TurnDone] = []
+        self._parts: list[torch.Tensor] = []
+        self.turn: int | None = None
+        """What speech events call the turn that is being spoken."""
+        self.over = False
+        self.spoken: deque[SpokenTurn] = deque()
+        """Turns that are done and that nobody has taken up yet."""
 
-    def commit(self) -> None:
-        """Enters what was said since the last time into the run's transcript, outside the context."""
-        transcript = self._studio.conversation
-        kept, self._kept = self._kept, []
-        for turn, samples in kept:
-            if self._transcript_line is None:
-                self._transcript_line = transcript.next_line
-            number, line = transcript.next_number, self._transcript_line
-            self._studio.keep(replace(turn, number=number, line=line, in_context=False), samples)
+    def start(self) -> Iterator[Event]:
+        """Echoes the line and begins its first turn."""
+        yield Echo(tuple(EchoTurn(turn.speaker, turn.voice, turn.text) for turn in self._turns))
+        yield from self._begin_turn()
 
-    def _keep(self, turn: ConversationTurn, samples: torch.Tensor) -> None:
-        if self._scene.conversation is self._studio.conversation:
-            self._studio.keep(turn, samples)
+    def hear(self, event: SpeechEvent) -> Iterator[Event]:
+        """What an event of the turn that is being spoken means for the line; other turns' mean nothing.
+
+        Raises:
+            LineError: the model had nothing to say.
+            OutputError: the take cannot be written.
+        """
+        if event.turn != self.turn:
+            return
+        if isinstance(event, Sound):
+            yield Audio(event.samples, self._rate, event.generated_s, event.elapsed_s)
+        elif isinstance(event, FrameMade):
+            yield Progress(event.generated_s, event.elapsed_s)
+        elif isinstance(event, ContextNotice):
+            yield Notice(event.text)
         else:
-            self._scene.conversation.append(turn)
-            self._kept.append((turn, samples))
+            self.turn = None
+            yield from self._end_turn(event.result)
+
+    def stop(self, waiting: Iterable[SpeechEvent] = ()) -> Iterator[Event]:
+        """Ends the line, and keeps what there is of its turn as a file outside the conversation.
+
+        Args:
+            waiting: events that were made and not heard.
+        """
+        result = self._stop_turn(waiting)
+        kept = [f"{len(self._done)} finished turn{'s' if len(self._done) > 1 else ''}"] if self._done else []
+        if result is not None and len(result.samples):
+            partial = self._save(result, "interrupted")
+            yield partial
+            kept.append(f"{partial.seconds:.1f} s of this one in {partial.file.name}, outside the context")
+        yield Stopped(f"Stopped. Kept: {' and '.join(kept)}." if kept else "Stopped. Nothing was made yet.")
+
+    def drop(self) -> None:
+        """Ends the line; what there is of its turn is lost."""
+        self._stop_turn(())
+
+    def _stop_turn(self, waiting: Iterable[SpeechEvent]) -> TurnResult | None:
+        """What there is of the turn that is being spoken."""
+        turn, self.turn, self.over = self.turn, None, True
+        if turn is None:
+            return None
+        for event in waiting:
+            if isinstance(event, TurnOver) and event.turn == turn:
+                return event.result
+        return self._speech.stop(turn)
+
+    def _begin_turn(self) -> Iterator[Event]:
+        turn, settings, rate = self._turns[self._index], self._settings, self._speech.codec.frame_rate
+        pieces = self._planner.pieces(turn.text, turn.speaker, self._heard.clips, settings.max_seconds)
+        max_frames = None
+        if settings.max_seconds is not None:
+            max_frames = ceiling_frames(turn.text, settings.max_seconds, rate)
+        ceilings = [max_frames] if settings.max_seconds is not None else [each.max_frames for each in pieces]
+        known = [ceiling for ceiling in ceilings if ceiling is not None]
+        self._seed = next(self._seeds)
+        yield TurnStarted(
+            self._index, len(self._turns), turn.speaker, turn.voice, turn.text, self._seed,
+            sum(known) / rate if known else None,
+        )  # fmt: skip
+        context = PlannedContext(
+            self._planner,
+            self._heard,
+            turn.speaker,
+            frozenset(other.speaker for other in self._turns),
+            self._names,
+        )
+        self.turn = self._speech.submit(
+            TurnRequest(
+                pieces,
+                context,
+                SamplingOptions(settings.temperature, settings.top_k),
+                self._seed,
+                max_frames,
+                (tail_trimmer,) if settings.trim_tail else (),
+            )
+        )
+
+    def _end_turn(self, result: TurnResult) -> Iterator[Event]:
+        turn = self._turns[self._index]
+        if not len(result.samples):
+            raise LineError(
+                f"The model had nothing to say for {turn.text[:40]!r}.",
+                "Try $RETRY$, a higher temperature or top-k, or another text.",
+            )
+        done = self._save(result, result.ended)
+        self._heard = self._heard.without(result.gone, result.left_out).followed_by(
+            result.pieces[result.n_pieces_out :], turn.speaker, ("line", self._index)
+        )
+        self._parts.append(result.samples)
+        self._done.append(done)
+        self.spoken.append(SpokenTurn(turn, done, result, is_first=len(self._done) == 1))
+        yield done
+        self._index += 1
+        if self._index < len(self._turns):
+            yield from self._begin_turn()
+        else:
+            self.over = True
+            yield self._end_line()
+
+    def _end_line(self) -> LineDone:
+        whole, file = torch.cat(self._parts), self._done[0].file
+        if len(self._turns) > 1:
+            file = self._files.save_joined(whole, self._rate, joined_meta(self._done, self._model))
+        return LineDone(self._files.number, file, len(whole) / self._rate, tuple(self._done))
+
+    def _save(self, result: TurnResult, ended: HowItEnded) -> TurnDone:
+        turn, seconds = self._turns[self._index], len(result.samples) / self._rate
+        meta = turn_meta(
+            text=turn.text,
+            speaker=turn.speaker,
+            voice=turn.voice,
+            seed=self._seed,
+            settings=self._settings,
+            model=self._model,
+            ended=ended,
+            seconds=seconds,
+            n_frames=result.codes.shape[1],
+            timings=result.timings,
+        )
+        file = self._files.save_turn(
+            result.samples,
+            self._rate,
+            meta,
+            result.codes if self._settings.keep_codes else None,
+            position=turn.position + 1,
+        )
+        return TurnDone(
+            index=self._index,
+            n_turns=len(self._turns),
+            speaker=turn.speaker,
+            voice=turn.voice,
+            text=turn.text,
+            file=file,
+            seconds=seconds,
+            elapsed_s=result.timings.elapsed_s,
+            first_audio_s=result.timings.first_audio_s,
+            seed=self._seed,
+            ended=ended,
+            meta=meta,
+        )

@@ -5,34 +5,16 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from csm_repl.events import TurnDone
-from csm_repl.model.device import numbers_text
+from csm_repl.loaded import ModelInfo
 from csm_repl.settings import Settings
-from csm_repl.studio.take import TakeTimings
+from csm_repl.speech import TakeTimings
 
-__all__ = ["ModelInfo", "joined_meta", "max_seconds_text", "turn_meta", "versions"]
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    name: str
-    revision: str | None
-    device: str
-    dtype: str
-    quantize: str
-    """What is in use: none, int8, fp8 or int4, and never auto."""
-    n_parameters: int
-    """Of backbone, depth decoder, embeddings and heads; the codec is not in it."""
-
-    @property
-    def numbers(self) -> str:
-        """As users see it: `bfloat16`, or `bfloat16 with int8 weights`."""
-        return numbers_text(self.dtype, self.quantize)
+__all__ = ["joined_meta", "max_seconds_text", "turn_meta", "versions"]
 
 
 @functools.cache

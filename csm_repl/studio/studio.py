@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,20 +18,18 @@ from typing import Any
 import torch
 
 from csm_repl.codec import Codec
-from csm_repl.engine import AnyEngine, BatchEngine, Engine
+from csm_repl.engine import Engine
 from csm_repl.errors import LineError, OutOfMemoryError
 from csm_repl.events import Event, Notice
-from csm_repl.model.device import less_memory
-from csm_repl.model.tokenizer import Tokenizer
+from csm_repl.loaded import LoadedModel
+from csm_repl.model.device import less_memory, out_of_memory
 from csm_repl.script import Line
 from csm_repl.session.conversation import Conversation, ConversationTurn
 from csm_repl.session.takes import TakeFolder
 from csm_repl.session.tracks import Tracks
 from csm_repl.settings import Settings
-from csm_repl.studio.line import LineJob
-from csm_repl.studio.metadata import ModelInfo
-from csm_repl.studio.turn import Scene
-from csm_repl.studio.window import Window
+from csm_repl.speech import Heard, Planner, Speech, SpeechEvent
+from csm_repl.studio.line import LineJob, LineTurn, SpokenTurn
 from csm_repl.voices import VoiceFolder
 
 __all__ = ["Studio"]
@@ -48,42 +47,44 @@ class Studio:
     """Speaks lines.
 
     Args:
-        engine: with the model loaded.
-        codec: of the model.
-        tokenizer: of the model.
-        voices: the folder with reference clips, scanned with this codec.
+        model: loaded; as many lines can be spoken side by side as its engine has slots.
+        voices: the folder with reference clips, scanned with the model's codec.
         takes: names the output files.
         settings: start values; `set` changes the live ones.
-        model: what to call the model in files and messages.
-        batch_engine: of the same model, for lines side by side.
     """
 
     def __init__(
-        self,
-        *,
-        engine: Engine,
-        codec: Codec,
-        tokenizer: Tokenizer,
-        voices: VoiceFolder,
-        takes: TakeFolder,
-        settings: Settings,
-        model: ModelInfo,
-        batch_engine: BatchEngine | None = None,
+        self, *, model: LoadedModel, voices: VoiceFolder, takes: TakeFolder, settings: Settings
     ) -> None:
-        self.engine = engine
-        self.batch_engine = batch_engine
-        self.codec = codec
+        self.model = model.info
         self.voices = voices
         self.takes = takes
         self.settings = settings
-        self.model = model
         self.primary = settings.speaker
         self.conversation = Conversation()
-        self.window = Window(tokenizer, n_codebooks=engine.n_codebooks, limit=engine.max_positions)
-        self._tracks = Tracks(codec.sample_rate) if settings.tracks else None
+        self.speech = Speech(model.engine, model.codec)
+        self.planner = Planner(
+            model.tokenizer,
+            n_codebooks=model.engine.n_codebooks,
+            n_positions=model.engine.max_positions,
+            frame_rate=model.codec.frame_rate,
+        )
+        self._left_out: frozenset[Any] = frozenset()
+        """Clips that have left the context."""
+        self._waiting: deque[SpeechEvent] = deque()
+        """What the last step made and the line has not heard yet."""
+        self._tracks = Tracks(model.codec.sample_rate) if settings.tracks else None
         self.next_seed = settings.seed
         """Seed of the next take; None: it is drawn."""
         self._last: _Spoken | None = None
+
+    @property
+    def engine(self) -> Engine:
+        return self.speech.engine
+
+    @property
+    def codec(self) -> Codec:
+        return self.speech.codec
 
     # --- voices ---------------------------------------------------------------------------------------
 
@@ -100,7 +101,14 @@ class Studio:
     @property
     def context_used(self) -> int:
         """Positions that the context of the primary speaker's next turn takes before its own text."""
-        return self.window.n_context(self.voices.clips, self.conversation, speakers={self.primary})
+        return self.planner.n_context(self._heard(), {self.primary})
+
+    def _heard(self) -> Heard:
+        """What the next turn can hear."""
+        clips = tuple(self.voices.clips)
+        if self.settings.independent:
+            return Heard(clips)
+        return Heard(clips, tuple(self.conversation.spans()), self._left_out)
 
     # --- lines ----------------------------------------------------------------------------------------
 
@@ -117,37 +125,112 @@ class Studio:
         yield from self.refresh_voices()
         job = self.begin(line, primary=primary)
         try:
-            yield from job.run()
+            yield from self._run(job)
+        except KeyboardInterrupt:
+            yield from job.stop(self._waiting)
+        except (RuntimeError, MemoryError) as error:
+            told = self.failure(job, error)
+            if told is error:
+                raise
+            raise told from error
         finally:
-            job.commit()
+            if not job.over:
+                job.drop()
+            self.commit(job)
 
-    def begin(self, line: Line, *, primary: int | None = None, engine: AnyEngine | None = None) -> LineJob:
+    def begin(self, line: Line, *, primary: int | None = None) -> LineJob:
         """A line that is ready to be spoken, with the voices as they were last seen.
 
-        If lines are independent, its number and seeds are taken here, in the order of the calls. Then any
-        number may be begun before the first one is over, and the caller commits each.
+        It takes its number now; an independent one its seeds too, in the order of the calls. So any number of
+        these may be begun before the first one is over.
 
         Args:
             line: not empty.
             primary: the speaker that offsets count from; None: the primary speaker.
-            engine: makes the frames; None: the studio's own.
 
         Raises:
             LineError: a speaker below 0.
         """
         primary = self.primary if primary is None else primary
-        independent = self.settings.independent
-        scene = Scene(
-            engine=engine or self.engine,
-            window=self.window.fresh() if independent else self.window,
-            conversation=Conversation() if independent else self.conversation,
-            clips=tuple(self.voices.clips),
+        turns = [
+            LineTurn(speaker, self.voice(speaker), turn.text, turn.position)
+            for speaker, turn in zip(line.speakers(primary), line.turns, strict=True)
+        ]
+        heard = self._heard()
+        known = {each.speaker for each in (*turns, *heard.clips, *heard.spans)}
+        seeds = iter(self.take_seed, None)
+        if self.settings.independent:
+            seeds = iter([self.take_seed() for _ in turns])
+        job = LineJob(
+            turns,
+            heard=heard,
+            names={speaker: self.voice(speaker) for speaker in known},
+            seeds=seeds,
+            files=self.takes.begin_line(len(turns)),
+            settings=self.settings,
+            model=self.model,
+            planner=self.planner,
+            speech=self.speech,
         )
-        job = LineJob(self, line, primary, scene)
-        if independent:
-            job.reserve()
         self._last = _Spoken(line, primary)
         return job
+
+    def _run(self, job: LineJob) -> Iterator[Event]:
+        self._waiting.clear()
+        for event in job.start():
+            yield event
+        while not job.over:
+            if not self._waiting:
+                self._waiting.extend(self.speech.step())
+                continue
+            for event in job.hear(self._waiting[0]):
+                if not self.settings.independent:
+                    # Before anybody hears of it, so that an interrupt by whoever listens finds it complete.
+                    self.commit(job)
+                yield event
+            self._waiting.popleft()
+
+    def commit(self, job: LineJob) -> None:
+        """Enters what a line has said since the last time into the conversation.
+
+        An independent line's turns are in it too, outside the context. They may be committed when the line is
+        over only, so that the turns of a line stay together.
+        """
+        while job.spoken:
+            self._keep(job.spoken.popleft())
+
+    def _keep(self, spoken: SpokenTurn) -> None:
+        turn, done, result = spoken.turn, spoken.done, spoken.result
+        conversation, independent = self.conversation, self.settings.independent
+        if not independent:
+            conversation.drop(result.gone)
+            self._left_out = self._left_out if result.left_out is None else result.left_out
+        conversation.append(
+            ConversationTurn(
+                number=conversation.next_number,
+                line=conversation.next_line - (0 if spoken.is_first else 1),
+                position=turn.position,
+                speaker=turn.speaker,
+                voice=turn.voice,
+                text=turn.text,
+                pieces=result.pieces,
+                seconds=done.seconds,
+                seed=done.seed,
+                ended=done.ended,
+                file=done.file,
+                in_context=not independent,
+                n_pieces_out=result.n_pieces_out,
+            )
+        )
+        if self._tracks is not None:
+            names = [clip.name for clip in self.voices.of(turn.speaker) if clip.name]
+            self._tracks.add(turn.speaker, result.samples, names[0] if names else "")
+
+    def failure(self, job: LineJob, error: RuntimeError | MemoryError) -> Exception:
+        """Ends a line whose step failed; what to tell the user."""
+        job.drop()
+        self.engine.forget()
+        return self._too_big(error) if out_of_memory(error) else error
 
     def retry(self) -> Iterator[Event]:
         """Drops the last line's turns from the context and speaks them again with new seeds."""
@@ -166,14 +249,14 @@ class Studio:
         """Forgets the conversation; returns how many turns it had."""
         n_turns = len(self.conversation)
         self.conversation.clear()
-        self.window.forget()
+        self._left_out = frozenset()
         self._last = None
         return n_turns
 
     def adopt(self, conversation: Conversation, primary: int) -> None:
         """Goes on with a loaded conversation."""
         self.conversation, self.primary, self._last = conversation, primary, None
-        self.window.forget()
+        self._left_out = frozenset()
 
     def set(self, name: str, value: Any) -> None:
         """Changes a live setting to an already parsed value."""
@@ -194,13 +277,7 @@ class Studio:
         seed, self.next_seed = self.next_seed, self.next_seed + 1
         return seed
 
-    def keep(self, turn: ConversationTurn, samples: torch.Tensor) -> None:
-        self.conversation.append(turn)
-        if self._tracks is not None:
-            names = [clip.name for clip in self.voices.of(turn.speaker) if clip.name]
-            self._tracks.add(turn.speaker, samples, names[0] if names else "")
-
-    def too_big(self, error: BaseException) -> OutOfMemoryError:
+    def _too_big(self, error: BaseException) -> OutOfMemoryError:
         if self.engine.model.device.type == "cuda":
             torch.cuda.empty_cache()
         first_line = (str(error).strip().splitlines() or ["out of memory"])[0]

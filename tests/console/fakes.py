@@ -9,10 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from csm_repl.events import Event
+from csm_repl.loaded import ModelInfo
 from csm_repl.session.conversation import Conversation
 from csm_repl.session.takes import TakeFolder
 from csm_repl.settings import Settings
-from csm_repl.studio.metadata import ModelInfo
 
 
 @dataclass

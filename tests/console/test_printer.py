@@ -7,11 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from rich.console import Console
 
 from csm_repl.errors import LineError
-from csm_repl.events import Audio, Echo, EchoTurn, LineDone, Notice, Stopped, Table, TurnDone, TurnStarted
+from csm_repl.events import (
+    Echo,
+    EchoTurn,
+    LineDone,
+    Notice,
+    Progress,
+    Stopped,
+    Table,
+    TurnDone,
+    TurnStarted,
+)
 from csm_repl.printers import defused
 from csm_repl.printers.rich import RichPrinter, open_console, print_table, speaker_label
 
@@ -116,7 +125,7 @@ def test_the_live_line_shows_seconds_and_speed_and_goes_away(monkeypatch: pytest
     monkeypatch.setenv("TERM", "xterm")
     printer, file = _printer(color="always")
     printer.handle(TurnStarted(1, 3, 1, "ben", "Hi.", 7, 6.5), 1)
-    printer.handle(Audio(torch.zeros(0), 24_000, generated_s=2.0, elapsed_s=1.0), 1)
+    printer.handle(Progress(generated_s=2.0, elapsed_s=1.0), 1)
     live = printer._live
     assert live is not None
     live.refresh()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from csm_repl.errors import OutputError
 from csm_repl.events import Audio, Echo, Event, LineDone, Notice, Stopped, Table, TurnDone
 from csm_repl.pipe.lines import LineFeed
 from csm_repl.pipe.listener import Listener
-from csm_repl.pipe.side_by_side import LINES_PER_ROW, SideBySide
+from csm_repl.pipe.side_by_side import LINES_PER_SLOT, SideBySide
 from csm_repl.printers import PlainPrinter
 from csm_repl.studio import Studio
+from tests.speech import read_pcm
 from tests.studio.conftest import MakeStudio, of_type, say
 
 TEXTS = [
@@ -67,8 +68,8 @@ Speak = Callable[..., tuple[Studio, Notes, bool]]
 
 @pytest.fixture
 def speak(make_studio: MakeStudio, feed: Callable[..., LineFeed]) -> Speak:
-    def run(lines: list[str], n_rows: int = 3, notes: Notes | None = None, **flags: Any) -> Any:
-        studio = make_studio(independent=True, batch=str(n_rows), **flags)
+    def run(lines: list[str], n_slots: int = 3, notes: Notes | None = None, **flags: Any) -> Any:
+        studio = make_studio(independent=True, batch=str(n_slots), **flags)
         notes = notes or Notes()
         return studio, notes, SideBySide(studio, feed(lines), notes).run()
 
@@ -80,8 +81,20 @@ def independent(make_studio: MakeStudio) -> Callable[..., Studio]:
     return lambda **flags: make_studio(independent=True, **flags)
 
 
-def sounds(turns: list[TurnDone]) -> list[tuple[str, int, bytes, str]]:
-    return [(turn.file.name, turn.seed, turn.file.read_bytes(), turn.ended) for turn in turns]
+ROUNDING = 1e-4
+"""Samples of takes that were decoded together, against those decoded alone."""
+
+
+def facts(turns: list[TurnDone]) -> list[tuple[str, int, str, int]]:
+    return [(turn.file.name, turn.seed, turn.ended, turn.meta["frames"]) for turn in turns]
+
+
+def assert_sounds_alike(files: Iterable[Path], others: Iterable[Path]) -> None:
+    for file, other in zip(files, others, strict=True):
+        assert file.name == other.name
+        np.testing.assert_allclose(
+            read_pcm(file).astype(float), read_pcm(other).astype(float), atol=1 + ROUNDING * 2**15
+        )
 
 
 # Independent lines, one by one.
@@ -146,28 +159,29 @@ def test_retry_speaks_an_independent_line_again(independent: Callable[..., Studi
 # Side by side.
 
 
-@pytest.mark.parametrize("n_rows", [2, 3, 8])
+@pytest.mark.parametrize("n_slots", [2, 3, 8])
 def test_takes_files_and_seeds_are_those_of_lines_one_by_one(
-    n_rows: int, speak: Speak, independent: Callable[..., Studio], tmp_path: Path
+    n_slots: int, speak: Speak, independent: Callable[..., Studio], tmp_path: Path
 ) -> None:
     alone = independent(seed="5", tracks=True, output=str(tmp_path / "alone"))
     expected = [event for text in TEXTS for event in say(alone, text)]
-    studio, notes, stopped = speak(TEXTS, n_rows, seed="5", tracks=True)
+    studio, notes, stopped = speak(TEXTS, n_slots, seed="5", tracks=True)
     assert not stopped
-    assert sounds(notes.of(TurnDone)) == sounds(of_type(expected, TurnDone))
-    assert [(e.number, e.file.name, e.file.read_bytes()) for e in notes.of(LineDone)] == [
-        (e.number, e.file.name, e.file.read_bytes()) for e in of_type(expected, LineDone)
-    ]
+    turns, turns_alone = notes.of(TurnDone), of_type(expected, TurnDone)
+    assert facts(turns) == facts(turns_alone)
+    assert_sounds_alike([turn.file for turn in turns], [turn.file for turn in turns_alone])
+    lines, lines_alone = notes.of(LineDone), of_type(expected, LineDone)
+    assert [line.number for line in lines] == [line.number for line in lines_alone]
+    assert_sounds_alike([line.file for line in lines], [line.file for line in lines_alone])
     heard, heard_alone = (
         np.concatenate([event.samples.numpy() for event in of_type(events, Audio)])
         for events in ([event for _, event in notes.events], expected)
     )
-    np.testing.assert_array_equal(heard, heard_alone)
+    np.testing.assert_allclose(heard, heard_alone, atol=ROUNDING)
     assert [turn.text for turn in studio.conversation.turns] == [
         turn.text for turn in alone.conversation.turns
     ]
-    tracks = [path.read_bytes() for path in studio.finish()]
-    assert tracks == [path.read_bytes() for path in alone.finish()]
+    assert_sounds_alike(studio.finish(), alone.finish())
 
 
 def test_events_come_line_by_line_in_the_order_of_the_input(speak: Speak) -> None:
@@ -182,10 +196,9 @@ def test_events_come_line_by_line_in_the_order_of_the_input(speak: Speak) -> Non
 
 def test_lines_are_really_made_together(speak: Speak) -> None:
     studio, notes, _ = speak(["One.", "Two.", "Three."], seed="5")
-    assert studio.batch_engine is not None
     frames = [turn.meta["frames"] for turn in notes.of(TurnDone)]
-    assert studio.batch_engine.stats.frames == sum(frames)
-    assert studio.engine.stats.frames == 0
+    assert studio.engine.stats.frames == sum(frames)
+    assert studio.engine.n_slots == 3
 
 
 def test_a_command_waits_for_the_lines_before_it_and_those_behind_it_wait(speak: Speak) -> None:
@@ -214,40 +227,39 @@ def test_bad_lines_are_reported_in_their_place_and_the_others_are_spoken(speak: 
 def test_a_take_that_fails_costs_its_own_line_and_numbers_and_seeds_stay(
     speak: Speak, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from csm_repl.studio.turn import TurnJob
+    from csm_repl.session.takes import LineFiles
 
-    run = TurnJob.run
+    save = LineFiles.save_turn
 
-    def failing(self: TurnJob, *arguments: Any) -> Iterator[Event]:
-        yield from run(self, *arguments)
-        if self._turn.text == "Bad.":
+    def failing(self: LineFiles, samples: Any, rate: int, meta: Any, *rest: Any, **named: Any) -> Path:
+        if meta["text"] == "Bad.":
             raise OutputError("The disk is full.", "Make room.")
+        return save(self, samples, rate, meta, *rest, **named)
 
-    monkeypatch.setattr(TurnJob, "run", failing)
+    monkeypatch.setattr(LineFiles, "save_turn", failing)
     _, notes, _ = speak(["One.", "Bad.||Unsaid.", "Three."], seed="5")
     assert [line for line, _ in notes.errors] == [2]
     assert [done.number for done in notes.of(LineDone)] == [1, 3]
     assert [turn.seed for turn in notes.of(TurnDone)] == [5, 8]
 
 
-def test_a_failing_step_costs_the_line_that_asked_and_frees_its_row(
+def test_a_failing_step_costs_one_line_and_frees_its_slot(
     speak: Speak, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from csm_repl.engine.step import EagerRunner
 
     draw, calls = EagerRunner.draw, iter(range(10_000))
 
-    def failing(self: EagerRunner, n_rows: int) -> None:
+    def failing(self: EagerRunner, slots: Any) -> None:
         if next(calls) == 2:
             raise RuntimeError("a kernel failed")
-        draw(self, n_rows)
+        draw(self, slots)
 
     monkeypatch.setattr(EagerRunner, "draw", failing)
     studio, notes, _ = speak(["One.", "Two.", "Three.", "Four."])
     assert len(notes.errors) == 1
     assert len(notes.of(LineDone)) == 3
-    assert studio.batch_engine is not None
-    assert studio.batch_engine.n_open == 0
+    assert studio.engine.n_open == 0
 
 
 def test_a_listener_that_fails_costs_its_line(speak: Speak) -> None:
@@ -276,7 +288,7 @@ def test_what_waits_for_a_slow_line_is_bounded(speak: Speak, monkeypatch: pytest
     slow = "This line goes on, and on. " * 12
     _, notes, _ = speak([slow, *["Hi."] * 30], 2, max_seconds="3")
     assert len(notes.of(LineDone)) == 31
-    assert most <= LINES_PER_ROW * 2
+    assert most <= LINES_PER_SLOT * 2
 
 
 # Stopping.
@@ -305,7 +317,7 @@ def test_a_stop_keeps_finished_lines_and_drops_the_others(speak: Speak) -> None:
     )
     [stop] = notes.of(Stopped)
     assert "2 unfinished lines were dropped" in stop.text
-    assert studio.batch_engine.n_open == 0
+    assert studio.engine.n_open == 0
     assert len(list(Path(studio.takes.folder).glob("*.wav"))) >= 1
 
 
@@ -314,25 +326,24 @@ def test_a_stop_inside_a_pass_stops_all_lines(speak: Speak, monkeypatch: pytest.
 
     draw, calls = EagerRunner.draw, iter(range(10_000))
 
-    def interrupted(self: EagerRunner, n_rows: int) -> None:
+    def interrupted(self: EagerRunner, slots: Any) -> None:
         if next(calls) == 3:
             raise KeyboardInterrupt
-        draw(self, n_rows)
+        draw(self, slots)
 
     monkeypatch.setattr(EagerRunner, "draw", interrupted)
     studio, notes, stopped = speak(["One, two, three.", "Four, five, six.", "Seven."], max_seconds="2")
     assert stopped
     [stop] = notes.of(Stopped)
     assert "dropped" in stop.text
-    assert studio.batch_engine is not None
-    assert studio.batch_engine.n_open == 0
+    assert studio.engine.n_open == 0
     assert not notes.of(LineDone)
 
 
 def test_finished_turns_of_a_dropped_line_stay_as_files(speak: Speak) -> None:
     slow = "This one is slower than the others are. " * 4
     studio, notes = stopped_at(
-        speak, [f"Hi.||{slow}"], lambda event: isinstance(event, TurnDone), n_rows=2, max_seconds="3"
+        speak, [f"Hi.||{slow}"], lambda event: isinstance(event, TurnDone), n_slots=2, max_seconds="3"
     )
     assert [path.name for path in sorted(Path(studio.takes.folder).glob("*.wav"))] == ["001-1.wav"]
     assert [turn.text for turn in studio.conversation.turns] == ["Hi."]

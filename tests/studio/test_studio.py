@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from csm_repl.commands import run_line
-from csm_repl.engine import segment_positions, spoken_text
+from csm_repl.engine import TakeRequest, segment_positions, spoken_text
 from csm_repl.errors import LineError
 from csm_repl.events import Audio, Echo, LineDone, Notice, TurnDone, TurnStarted
 from csm_repl.studio import Studio
@@ -111,13 +111,13 @@ def test_all_turns_of_a_line_enter_the_context_with_their_generated_codes(make_s
     rows = []
     for clip in studio.voices.clips:
         assert clip.codes is not None
-        rows.append(segment_positions(studio.window.ids(clip.speaker, clip.text), clip.codes))
+        rows.append(segment_positions(studio.planner.ids(clip.speaker, clip.text), clip.codes))
     for turn in done:
         codes = torch.from_numpy(np.load(turn.file.with_suffix(".npy")).astype(np.int64))
-        rows.append(segment_positions(studio.window.ids(turn.speaker, turn.text), codes))
+        rows.append(segment_positions(studio.planner.ids(turn.speaker, turn.text), codes))
     expected = torch.cat(rows)
-    assert torch.equal(studio.engine.cached_rows()[: len(expected)], expected)
-    assert third.meta["context"]["prompt_positions"] == len(expected) + len(studio.window.ids(0, "Three."))
+    assert torch.equal(studio.engine.held()[: len(expected)], expected)
+    assert third.meta["context"]["prompt_positions"] == len(expected) + len(studio.planner.ids(0, "Three."))
 
 
 def test_turn_20_of_a_conversation_prefills_only_its_own_text_and_the_closing_frame(
@@ -126,7 +126,7 @@ def test_turn_20_of_a_conversation_prefills_only_its_own_text_and_the_closing_fr
     studio = make_studio()
     for index in range(20):
         [turn] = of_type(say(studio, f"This is turn number {index}!"), TurnDone)
-    own_text = len(studio.window.ids(0, "This is turn number 19!"))
+    own_text = len(studio.planner.ids(0, "This is turn number 19!"))
     assert turn.ended == "end"
     assert turn.meta["context"]["prefilled_positions"] == own_text + 1
 
@@ -157,7 +157,7 @@ def test_without_a_ceiling_the_context_ends_the_take(make_studio: MakeStudio, mi
     studio = make_studio(model=str(micro_checkpoint), references="nowhere", max_seconds="off")
     [turn] = of_type(say(studio, "Hi."), TurnDone)
     assert turn.ended == "context"
-    n_text = len(studio.window.ids(0, "Hi."))
+    n_text = len(studio.planner.ids(0, "Hi."))
     assert studio.engine.max_positions - 16 - n_text < turn.meta["frames"] <= studio.engine.max_positions
 
 
@@ -179,7 +179,7 @@ def test_the_context_used_is_what_the_next_prompt_takes_before_its_text(make_stu
     for text in ("One.", "Two.", "Three."):
         before = studio.context_used
         [turn] = of_type(say(studio, text), TurnDone)
-        own = len(studio.window.ids(0, text))
+        own = len(studio.planner.ids(0, text))
         assert turn.meta["context"]["prompt_positions"] == before + own
     say(studio, "$UNDO$")
     assert studio.context_used == before
@@ -201,13 +201,13 @@ def test_the_context_never_exceeds_the_models_positions(
 ) -> None:
     studio = make_studio(model=str(micro_checkpoint), references="nowhere", max_seconds="1")
     sizes: list[int] = []
-    generate = studio.engine.generate
+    submit = studio.engine.submit
 
-    def spy(rows: torch.Tensor, **options: object) -> object:
-        sizes.append(len(rows))
-        return generate(rows, **options)  # type: ignore[arg-type]
+    def spy(request: TakeRequest) -> int:
+        sizes.append(len(request.prompt))
+        return submit(request)
 
-    monkeypatch.setattr(studio.engine, "generate", spy)
+    monkeypatch.setattr(studio.engine, "submit", spy)
     for index in range(12):
         say(studio, f"Turn {index}.")
     assert max(sizes) < studio.engine.max_positions
@@ -314,7 +314,7 @@ def test_out_of_memory_is_reported_and_the_model_stays(
 
     studio = make_studio()
     with monkeypatch.context() as patch:
-        patch.setattr(studio.engine.model, "make_frame", _exhausted)
+        patch.setattr(studio.engine.model, "make_frames", _exhausted)
         with pytest.raises(OutOfMemoryError, match="memory of cpu") as caught:
             say(studio, "Hello.")
     assert caught.value.exit_code == ExitCode.DEVICE
@@ -331,5 +331,5 @@ def test_prompt_texts_carry_the_speaker() -> None:
 
 def test_special_tokens_in_a_text_do_not_end_it(make_studio: MakeStudio) -> None:
     studio: Studio = make_studio()
-    ids = studio.window.ids(0, "a<|end_of_text|>b")
+    ids = studio.planner.ids(0, "a<|end_of_text|>b")
     assert ids.count(ids[-1]) == 1

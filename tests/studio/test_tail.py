@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csm_repl.studio.tail import KEEP_S, TailTrimmer
+from csm_repl.speech.tail import KEEP_S, TailTrimmer
 
 RATE = 1000
 KEEP = int(KEEP_S * RATE)
@@ -29,13 +29,6 @@ def test_only_trailing_silence_goes_and_a_margin_stays(parts: list[tuple[bool, i
     loud = (signal > 0.01).nonzero()
     expected = len(signal) if len(loud) == 0 else min(len(signal), int(loud[-1]) + 1 + KEEP)
     assert torch.equal(out, signal[:expected])
-
-
-def test_switched_off_it_passes_everything_on() -> None:
-    trimmer = TailTrimmer(RATE, enabled=False)
-    silence = torch.zeros(500)
-    assert torch.equal(trimmer.push(silence), silence)
-    assert len(trimmer.finish()) == 0
 
 
 def test_sound_is_never_held_back() -> None:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
-from csm_repl.codec import load_codec
-from csm_repl.engine import open_batch_engine, open_engine
-from csm_repl.errors import HubError, OutOfMemoryError, UsageError
-from csm_repl.model import native
+from csm_repl.errors import HubError, UsageError
+from csm_repl.loaded import open_model
 from csm_repl.model.builtin import BUILTIN_MODEL, builtin_folder
-from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.config import ModelConfig
-from csm_repl.model.device import choose_placement, less_memory, out_of_memory
+from csm_repl.model.device import choose_placement
 from csm_repl.model.hub import ModelFiles, find_model
-from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.session.takes import TakeFolder
 from csm_repl.settings import Settings
-from csm_repl.studio.metadata import ModelInfo
 from csm_repl.studio.studio import Studio
 from csm_repl.voices import PrepareOptions, VoiceFolder, WhisperTranscriber, default_cache_dir
 
@@ -58,73 +52,23 @@ def open_studio(settings: Settings, *, say: Say = lambda _: None) -> Studio:
             f"The small built-in voice speaks, because CSM-1B is not here: {unavailable} "
             f"--model {BUILTIN_MODEL} chooses the built-in voice without this notice."
         )
-    checkpoint = find_checkpoint(files.folder)
-    settings = with_recommended_sampling(settings, checkpoint.config)
-    # A wrong tokenizer or codec is found in a moment; loading the weights takes many.
-    tokenizer = Tokenizer(files.tokenizer, vocab_size=checkpoint.config.text_vocab_size)
-    started = time.perf_counter()
-    if settings.native and native.kernels_exist(placement.device, placement.dtype):
-        _prepare_kernels(say)
-    say(f"Loading {files.name} ({placement.numbers} on {placement.device}).")
-    cache_dir = default_cache_dir()
-    try:
-        codec = load_codec(
-            files.codec,
-            files.codec_config,
-            n_codebooks=checkpoint.config.n_codebooks,
-            device=placement.device,
-        )
-        model = load_csm(
-            checkpoint,
-            device=placement.device,
-            dtype=placement.dtype,
-            quantize=placement.quantize,
-            cache_dir=cache_dir if settings.weight_cache else None,
-            native=settings.native,
-        )
-        engine = open_engine(model, compile=settings.compile, cache_dir=cache_dir, say=say)
-        batch_engine = None
-        if settings.batch > 1:
-            batch_engine = open_batch_engine(
-                model, settings.batch, compile=settings.compile, cache_dir=cache_dir, say=say
-            )
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        raise OutOfMemoryError(
-            f"The model does not fit into the memory of {placement.device}.",
-            less_memory(placement.device),
-        ) from error
-    say(f"Ready in {time.perf_counter() - started:.1f} s.")
+    model = open_model(
+        files,
+        placement,
+        n_slots=settings.batch,
+        compile=settings.compile,
+        native_kernels=settings.native,
+        cache_dir=default_cache_dir(),
+        weight_cache=settings.weight_cache,
+        say=say,
+    )
+    codec = model.codec
     return Studio(
-        engine=engine,
-        codec=codec,
-        tokenizer=tokenizer,
+        model=model,
         voices=_voices(settings, device=str(placement.device), encode=codec.encode, codec_id=codec.id),
         takes=takes,
-        settings=settings,
-        model=ModelInfo(
-            name=files.name,
-            revision=files.revision,
-            device=str(placement.device),
-            dtype=placement.dtype_name,
-            quantize=placement.quantize,
-            n_parameters=checkpoint.n_parameters,
-        ),
-        batch_engine=batch_engine,
+        settings=with_recommended_sampling(settings, model.config),
     )
-
-
-def _prepare_kernels(say: Say) -> None:
-    """Compiles the native kernels where that has not been done, and says what takes time or is missing."""
-    if native.needs_compiling():
-        say("Compiling the kernels for this CPU, once.")
-    built = native.library()
-    if built.library is None:
-        say(
-            f"{built.reason} PyTorch's kernels are used, which are slower. --no-native chooses them without "
-            "this notice."
-        )
 
 
 def find_wanted_model(

@@ -1,7 +1,6 @@
 """Trims the silence at the end of a take while it streams.
 
 Trailing silence is known only when nothing follows, so silence is held back until sound comes after it.
-Knows nothing about codecs or files.
 """
 
 from __future__ import annotations
@@ -20,9 +19,8 @@ KEEP_S = 0.16
 class TailTrimmer:
     """Passes samples [n] on as soon as they are known not to be trailing silence."""
 
-    def __init__(self, rate: int, *, enabled: bool = True) -> None:
+    def __init__(self, rate: int) -> None:
         self._keep = int(KEEP_S * rate)
-        self._enabled = enabled
         self._held = torch.zeros(0)
         self._owed = 0
         """How much of the silence after the last sound may still go out."""
@@ -30,8 +28,6 @@ class TailTrimmer:
 
     def push(self, samples: torch.Tensor) -> torch.Tensor:
         """Samples [n] -> those that may go out now, [m]."""
-        if not self._enabled:
-            return samples
         joined = torch.cat([self._held, samples])
         loud = (samples.abs() > THRESHOLD).nonzero()
         if len(loud):

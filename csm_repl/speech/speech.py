@@ -1,0 +1,387 @@
+"""Speaks turns, any number side by side: frames from the engine, samples from the codec, as they are made.
+
+    turn = speech.submit(TurnRequest(...))
+    for event in speech.step(): ...
+
+One thread at a time makes steps; `submit` and `abort` may be called from any thread. A turn's context is
+planned when a piece of it begins, and again when a take outgrows the room that its text was given.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from csm_repl.codec import Codec, chunk_sizes
+from csm_repl.engine import Ended, Engine, Finished, TakeNoise, TakeRequest
+from csm_repl.session.conversation import Piece
+from csm_repl.speech.request import Cue, HowItEnded, TakeTimings, TurnPiece, TurnRequest, TurnResult
+from csm_repl.speech.stages import StageChain
+
+__all__ = ["ContextNotice", "Progress", "Sound", "Speech", "SpeechEvent", "TurnOver"]
+
+MORE_ROOM = 512
+"""Frames to make room for when a take outgrows what its text had been given."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """The next samples of a turn, final."""
+
+    turn: int
+    """As `submit` called it."""
+    samples: torch.Tensor
+    """Float32 [n], n > 0."""
+    generated_s: float
+    """Seconds generated so far, held-back samples included."""
+    elapsed_s: float
+    """Seconds of work so far."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A frame was made, of which nothing can be heard yet."""
+
+    turn: int
+    generated_s: float
+    elapsed_s: float
+
+
+@dataclass(frozen=True)
+class ContextNotice:
+    """Something had to leave the context."""
+
+    turn: int
+    text: str
+    """One sentence."""
+
+
+@dataclass(frozen=True, eq=False)
+class TurnOver:
+    """The last event of a turn."""
+
+    turn: int
+    result: TurnResult
+
+
+SpeechEvent = Sound | Progress | ContextNotice | TurnOver
+
+
+class _Turn:
+    """A turn between its submission and its end."""
+
+    def __init__(
+        self, number: int, request: TurnRequest, queue: deque[SpeechEvent] | None, noise: TakeNoise, rate: int
+    ) -> None:
+        self.number = number
+        self.request = request
+        self.queue = queue
+        """Where its events go; None: to whoever calls `step`."""
+        self.noise = noise
+        self.context = request.context
+        self.left = deque(request.pieces)
+        """Pieces that are not over, the one being said included."""
+        self.room = 0
+        """Positions that the next plan keeps free for the piece being said."""
+        self.take: int | None = None
+        """The engine's name of what is being generated."""
+        self.slot: int | None = None
+        """Of the codec's streams."""
+        self.piece_frames: list[torch.Tensor] = []
+        """Of the piece being said, each int64 [K]."""
+        self.frames: list[torch.Tensor] = []
+        self.pending: list[torch.Tensor] = []
+        """Frames that were not decoded yet."""
+        self.sizes = chunk_sizes()
+        self.chunk = next(self.sizes)
+        self.stages = StageChain([make(rate) for make in request.stages])
+        self.out: list[torch.Tensor] = []
+        self.said: list[Piece] = []
+        self.heard_own: list[Piece] = []
+        """Those of `said` that are still in the context."""
+        self.starts: list[tuple[str, int]] = []
+        """The pieces' texts and first frames."""
+        self.ended: HowItEnded = "end"
+        self.over = False
+        """No further frame is made."""
+        self.gone: frozenset[Hashable] = frozenset()
+        self.left_out: frozenset[Hashable] | None = None
+        self.elapsed_s = 0.0
+        self.first_audio_s = 0.0
+        self.prefill_s = 0.0
+        self.n_prefilled = 0
+        self.n_prompt = 0
+
+    @property
+    def piece(self) -> TurnPiece:
+        return self.left[0]
+
+    def max_frames(self) -> int | None:
+        """Frames that the piece being said may still get; None: no ceiling."""
+        ceilings = []
+        if self.request.max_frames is not None:
+            ceilings.append(self.request.max_frames - len(self.frames))
+        if self.piece.max_frames is not None:
+            ceilings.append(self.piece.max_frames - len(self.piece_frames))
+        return min(ceilings, default=None)
+
+    def end_piece(self, ended: Ended) -> None:
+        """The piece being said is over."""
+        piece = self.left.popleft()
+        if self.piece_frames:
+            said = Piece(piece.text, piece.ids, torch.stack(self.piece_frames, dim=1))
+            self.said.append(said)
+            self.heard_own.append(said)
+        self.piece_frames = []
+        self.take = None
+        if ended != "end":
+            self.ended = ended
+        # A ceiling of the piece's own cuts the piece; the turn's cuts the turn.
+        cuts_turn = ended == "cut" and self.request.max_frames is not None
+        self.over = not self.left or ended == "context" or cuts_turn
+
+
+class Speech:
+    """An engine and a codec.
+
+    Args:
+        engine: makes the frames; as many turns are spoken at a time as it has slots, others wait.
+        codec: of the same model.
+    """
+
+    def __init__(self, engine: Engine, codec: Codec) -> None:
+        self.engine = engine
+        self.codec = codec
+        self._streams = codec.streams(engine.n_slots)
+        self._free = list(range(engine.n_slots))
+        self._owner = threading.Lock()
+        self._numbers = itertools.count()
+        self._submitted: deque[_Turn] = deque()
+        self._aborted: deque[int] = deque()
+        self._turns: dict[int, _Turn] = {}
+        """All that are not over, in the order of their submission."""
+        self._events: list[SpeechEvent] = []
+
+    # --- from any thread --------------------------------------------------------------------------------
+
+    def submit(self, request: TurnRequest) -> int:
+        """Takes a turn up; returns what its events call it."""
+        return self._submit(request, None).number
+
+    def abort(self, turn: int) -> None:
+        """Drops a turn with the next step; no more events come of it. Nothing happens if it is over."""
+        self._aborted.append(turn)
+
+    def speak(self, request: TurnRequest) -> Iterator[SpeechEvent]:
+        """The events of one turn, the last one a `TurnOver`. Iterators may be read in several threads."""
+        queue: deque[SpeechEvent] = deque()
+        turn = self._submit(request, queue)
+        try:
+            while True:
+                self._step_until(lambda: bool(queue))
+                event = queue.popleft()
+                yield event
+                if isinstance(event, TurnOver):
+                    return
+        finally:
+            self.abort(turn.number)
+
+    def _submit(self, request: TurnRequest, queue: deque[SpeechEvent] | None) -> _Turn:
+        noise = self.engine.new_noise(request.options, request.seed)
+        turn = _Turn(next(self._numbers), request, queue, noise, self.codec.sample_rate)
+        self._submitted.append(turn)
+        return turn
+
+    # --- by whoever makes the steps ---------------------------------------------------------------------
+
+    def step(self) -> list[SpeechEvent]:
+        """A frame of every turn that is being spoken, and the samples that are ready.
+
+        Returns the events of the turns that were submitted; those of `speak` go there. Empty where there is
+        nothing to do (see `n_open`).
+        """
+        with self._owner:
+            self._step()
+            events, self._events = self._events, []
+        return events
+
+    def stop(self, turn: int) -> TurnResult:
+        """Ends a turn now, as interrupted: what was heard of it. The conversation should not get it.
+
+        Raises:
+            KeyError: it is over, or never was.
+        """
+        with self._owner:
+            self._take_up()
+            stopped = self._turns[turn]
+            stopped.ended = "interrupted"
+            result = self._result(stopped)
+            self._drop(stopped)
+        return result
+
+    @property
+    def n_open(self) -> int:
+        """Turns that are not over."""
+        return len(self._turns) + len(self._submitted)
+
+    def _step_until(self, ready: Callable[[], bool]) -> None:
+        while not ready():
+            with self._owner:
+                if not ready():
+                    self._step()
+
+    def _step(self) -> None:
+        started = time.perf_counter()
+        self._take_up()
+        for turn in self._turns.values():
+            if turn.slot is None and self._free:
+                turn.slot = self._free.pop()
+        spoken = [turn for turn in self._turns.values() if turn.slot is not None]
+        try:
+            for turn in spoken:
+                while turn.take is None and not turn.over:
+                    self._begin_piece(turn)
+            self._make_frames({turn.take: turn for turn in spoken if turn.take is not None}, started)
+            self._decode(spoken, started)
+        finally:
+            now = time.perf_counter()
+            for turn in spoken:
+                turn.elapsed_s += now - started
+        for turn in spoken:
+            if turn.over and not turn.pending:
+                self._finish(turn)
+
+    def _take_up(self) -> None:
+        """What other threads want."""
+        while self._submitted:
+            turn = self._submitted.popleft()
+            self._turns[turn.number] = turn
+        while self._aborted:
+            aborted = self._turns.get(self._aborted.popleft())
+            if aborted is not None:
+                self._drop(aborted)
+
+    def _begin_piece(self, turn: _Turn) -> None:
+        """Plans the context of the piece to be said, or to be gone on with, and submits it."""
+        piece, left = turn.piece, turn.max_frames()
+        if left is not None and left <= 0:
+            turn.end_piece("cut")
+            return
+        if not turn.piece_frames:
+            turn.room = piece.room
+            turn.starts.append((piece.text, len(turn.frames)))
+        room = turn.room if left is None else min(turn.room, left)
+        begun = torch.stack(turn.piece_frames, dim=1) if turn.piece_frames else None
+        plan = turn.context.plan(turn.heard_own, piece.ids, begun, room)
+        turn.context = turn.context.after(plan)
+        turn.heard_own = [own for own in turn.heard_own if own not in plan.gone]
+        turn.gone |= plan.gone
+        turn.left_out = plan.left_out
+        if plan.notice:
+            self._emit(turn, ContextNotice(turn.number, plan.notice))
+        if self.engine.max_positions - len(plan.prompt) < min(turn.context.min_room, room):
+            turn.end_piece("context")
+            return
+        turn.take = self.engine.submit(TakeRequest(plan.prompt, max_frames=left, noise=turn.noise))
+
+    def _make_frames(self, takes: dict[int, _Turn], started: float) -> None:
+        for event in self.engine.step():
+            turn = takes.get(event.take)
+            if turn is None:
+                # Ctrl-C came between its submission and its being noted.
+                self.engine.abort(event.take)
+                continue
+            if isinstance(event, Finished):
+                self._end_take(turn, event)
+                continue
+            turn.frames.append(event.codes)
+            turn.piece_frames.append(event.codes)
+            turn.pending.append(event.codes)
+            if len(turn.pending) < turn.chunk:
+                elapsed_s = turn.elapsed_s + time.perf_counter() - started
+                self._emit(turn, Progress(turn.number, self._generated_s(turn), elapsed_s))
+
+    def _end_take(self, turn: _Turn, event: Finished) -> None:
+        turn.prefill_s += event.prefill_s
+        turn.n_prefilled += event.n_prefilled
+        turn.n_prompt = event.n_prompt
+        if event.ended == "context":
+            # The context is planned anew, with what has been said so far as its end.
+            turn.take, turn.room = None, MORE_ROOM
+        else:
+            turn.end_piece(event.ended)
+
+    def _decode(self, turns: list[_Turn], started: float) -> None:
+        """One pass for all whose next chunk is complete."""
+        due = [turn for turn in turns if turn.pending and (turn.over or len(turn.pending) >= turn.chunk)]
+        pieces = {_slot_of(turn): torch.stack(turn.pending, dim=1) for turn in due}
+        found = self._streams.push(pieces) if pieces else {}
+        for turn in due:
+            turn.pending, turn.chunk = [], next(turn.sizes)
+            self._hand_out(turn, turn.stages.push(found[_slot_of(turn)]), started)
+        for turn in turns:
+            if turn.over:
+                rest = turn.stages.push(self._streams.flush(_slot_of(turn)))
+                self._hand_out(turn, torch.cat([rest, turn.stages.finish()]), started)
+
+    def _hand_out(self, turn: _Turn, samples: torch.Tensor, started: float) -> None:
+        elapsed_s = turn.elapsed_s + time.perf_counter() - started
+        if not len(samples):
+            self._emit(turn, Progress(turn.number, self._generated_s(turn), elapsed_s))
+            return
+        if not turn.out:
+            turn.first_audio_s = elapsed_s
+        turn.out.append(samples)
+        self._emit(turn, Sound(turn.number, samples, self._generated_s(turn), elapsed_s))
+
+    def _generated_s(self, turn: _Turn) -> float:
+        return len(turn.frames) / self.codec.frame_rate
+
+    def _finish(self, turn: _Turn) -> None:
+        self._emit(turn, TurnOver(turn.number, self._result(turn)))
+        self._drop(turn)
+
+    def _result(self, turn: _Turn) -> TurnResult:
+        samples = torch.cat(turn.out) if turn.out else torch.zeros(0)
+        codes = torch.zeros(self.engine.n_codebooks, 0, dtype=torch.int64)
+        ends = [start for _, start in turn.starts[1:]] + [len(turn.frames)] * bool(turn.starts)
+        per_frame = self.codec.samples_per_frame
+        return TurnResult(
+            pieces=tuple(turn.said),
+            n_pieces_out=len(turn.said) - len(turn.heard_own),
+            samples=samples,
+            codes=torch.stack(turn.frames, dim=1) if turn.frames else codes,
+            cues=tuple(
+                Cue(text, min(start * per_frame, len(samples)), min(end * per_frame, len(samples)))
+                for (text, start), end in zip(turn.starts, ends, strict=True)
+            ),
+            ended=turn.ended,
+            timings=TakeTimings(
+                turn.elapsed_s, turn.first_audio_s, turn.prefill_s, turn.n_prefilled, turn.n_prompt
+            ),
+            gone=turn.gone,
+            left_out=turn.left_out,
+        )
+
+    def _drop(self, turn: _Turn) -> None:
+        if turn.take is not None:
+            self.engine.abort(turn.take)
+            turn.take = None
+        if turn.slot is not None:
+            self._streams.reset(turn.slot)
+            self._free.append(turn.slot)
+        del self._turns[turn.number]
+
+    def _emit(self, turn: _Turn, event: SpeechEvent) -> None:
+        (self._events if turn.queue is None else turn.queue).append(event)
+
+
+def _slot_of(turn: _Turn) -> int:
+    assert turn.slot is not None, "the turn has no slot"
+    return turn.slot
