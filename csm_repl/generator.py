@@ -13,6 +13,7 @@ it puts no watermark into the sound.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,13 +23,12 @@ from typing import Any
 import torch
 
 from csm_repl.audio import open_sink
-from csm_repl.codec import Codec, chunk_sizes, load_codec
-from csm_repl.engine import Engine, SamplingOptions, build_prompt, open_engine, spoken_text
-from csm_repl.model.checkpoint import find_checkpoint, load_csm
+from csm_repl.engine import SamplingOptions, spoken_text
+from csm_repl.loaded import LoadedModel, open_model
 from csm_repl.model.device import choose_placement
 from csm_repl.model.hub import DEFAULT_MODEL, find_model
-from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.player import open_player
+from csm_repl.speech import FixedContext, Sound, Speech, TurnPiece, TurnRequest
 from csm_repl.voices import default_cache_dir
 
 __all__ = ["Generator", "Segment", "generate_streaming_audio", "load_csm_1b"]
@@ -47,23 +47,23 @@ class Segment:
 
 
 class Generator:
-    """A loaded model. Made by `load_csm_1b`."""
+    """A loaded model. Made by `load_csm_1b`. Threads may share one; their takes wait for each other."""
 
-    def __init__(self, engine: Engine, codec: Codec, tokenizer: Tokenizer) -> None:
-        self._engine = engine
-        self._codec = codec
-        self._tokenizer = tokenizer
+    def __init__(self, model: LoadedModel) -> None:
+        self._model = model
+        self._speech = Speech(model.engine, model.codec)
         self._clips: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self._clips_lock = threading.Lock()
 
     @property
     def sample_rate(self) -> int:
         """Samples per second of everything that goes in and comes out."""
-        return self._codec.sample_rate
+        return self._model.codec.sample_rate
 
     @property
     def device(self) -> torch.device:
         """Where the model is, and the audio that `generate` returns."""
-        return self._engine.model.device
+        return self._model.engine.model.device
 
     def generate(
         self,
@@ -97,10 +97,8 @@ class Generator:
             ValueError: text and context are longer than the model's 2048 positions.
         """
         del stream
-        frames = list(self._frames(text, speaker, context, max_audio_length_ms, temperature, topk, seed))
-        if not frames:
-            return torch.zeros(0, device=self.device)
-        return self._codec.decode(torch.stack(frames, dim=1)).to(self.device)
+        chunks = self._speak(text, speaker, context, max_audio_length_ms, temperature, topk, seed)
+        return torch.cat([torch.zeros(0), *chunks]).to(self.device)
 
     def generate_stream(
         self,
@@ -119,19 +117,12 @@ class Generator:
         The chunks joined are what `generate` returns for the same seed. `on_chunk_generated` is called with
         each chunk before it is yielded.
         """
-        frames = self._frames(text, speaker, context, max_audio_length_ms, temperature, topk, seed)
-        with self._codec.stream() as decoder:
-            sizes = chunk_sizes()
-            size, pending = next(sizes), list[torch.Tensor]()
-            for frame in frames:
-                pending.append(frame)
-                if len(pending) == size:
-                    yield from _chunk(decoder.push(torch.stack(pending, dim=1)), on_chunk_generated)
-                    size, pending = next(sizes), []
-            rest = [decoder.push(torch.stack(pending, dim=1))] if pending else []
-            yield from _chunk(torch.cat([*rest, decoder.flush()]), on_chunk_generated)
+        for samples in self._speak(text, speaker, context, max_audio_length_ms, temperature, topk, seed):
+            if on_chunk_generated is not None:
+                on_chunk_generated(samples)
+            yield samples
 
-    def _frames(
+    def _speak(
         self,
         text: str,
         speaker: int,
@@ -141,26 +132,35 @@ class Generator:
         topk: int | None,
         seed: int | None,
     ) -> Iterator[torch.Tensor]:
+        engine, encode = self._model.engine, self._model.tokenizer.encode
         if seed is None:
             seed = int(torch.randint(2**62, ()))
-        ids = self._tokenizer.encode(spoken_text(speaker, text))
-        segments = [
-            (self._tokenizer.encode(spoken_text(item.speaker, item.text)), self._encode(item.audio))
-            for item in context
-        ]
-        rows = build_prompt(segments, ids, self._engine.n_codebooks)
-        if len(rows) >= self._engine.max_positions:
+        ids = encode(spoken_text(speaker, text))
+        heard = FixedContext(
+            tuple(
+                (encode(spoken_text(item.speaker, item.text)), self._encode(item.audio)) for item in context
+            ),
+            engine.n_codebooks,
+        )
+        n_positions = len(heard.plan([], ids, None, 0).prompt)
+        if n_positions >= engine.max_positions:
             raise ValueError(
-                f"Text and context take {len(rows)} of the model's {self._engine.max_positions} positions: "
+                f"Text and context take {n_positions} of the model's {engine.max_positions} positions: "
                 "give fewer or shorter segments."
             )
-        max_frames = max(1, int(max_audio_length_ms / 1000 * self._codec.frame_rate))
-        return self._engine.generate(
-            rows, options=self._options(temperature, topk), seed=seed, max_frames=max_frames
+        max_frames = max(1, int(max_audio_length_ms / 1000 * self._model.codec.frame_rate))
+        request = TurnRequest(
+            (TurnPiece(text, ids, room=heard.min_room, max_frames=max_frames),),
+            heard,
+            self._options(temperature, topk),
+            seed,
         )
+        for event in self._speech.speak(request):
+            if isinstance(event, Sound):
+                yield event.samples
 
     def _options(self, temperature: float | None, top_k: int | None) -> SamplingOptions:
-        config, usual = self._engine.model.config, SamplingOptions()
+        config, usual = self._model.config, SamplingOptions()
         chosen_temperature = (temperature, config.temperature, usual.temperature)
         chosen_top_k = (top_k, config.top_k, usual.top_k)
         return SamplingOptions(
@@ -174,13 +174,13 @@ class Generator:
             raise ValueError(f"a segment's audio must be [n_samples], not {list(audio.shape)}")
         samples = audio.detach().to("cpu", torch.float32).contiguous()
         key = hashlib.sha1(samples.numpy().tobytes()).hexdigest()
-        if key in self._clips:
+        with self._clips_lock:
+            if key not in self._clips:
+                self._clips[key] = self._model.codec.encode(samples)
             self._clips.move_to_end(key)
-        else:
-            self._clips[key] = self._codec.encode(samples)
             if len(self._clips) > _REMEMBERED_CLIPS:
                 self._clips.popitem(last=False)
-        return self._clips[key]
+            return self._clips[key]
 
 
 def load_csm_1b(
@@ -214,20 +214,7 @@ def load_csm_1b(
     """
     placement = choose_placement(str(device), dtype, quantize)
     files = find_model(model, revision=revision, offline=offline, token=token)
-    checkpoint = find_checkpoint(files.folder)
-    tokenizer = Tokenizer(files.tokenizer, vocab_size=checkpoint.config.text_vocab_size)
-    codec = load_codec(
-        files.codec, files.codec_config, n_codebooks=checkpoint.config.n_codebooks, device=placement.device
-    )
-    loaded = load_csm(
-        checkpoint,
-        device=placement.device,
-        dtype=placement.dtype,
-        quantize=placement.quantize,
-        cache_dir=default_cache_dir(),
-        native=native,
-    )
-    return Generator(open_engine(loaded), codec, tokenizer)
+    return Generator(open_model(files, placement, native_kernels=native, cache_dir=default_cache_dir()))
 
 
 def generate_streaming_audio(
@@ -262,10 +249,3 @@ def generate_streaming_audio(
     if player is not None:
         player.wait()
         player.close()
-
-
-def _chunk(samples: torch.Tensor, callback: Callable[[torch.Tensor], Any] | None) -> Iterator[torch.Tensor]:
-    if len(samples):
-        if callback is not None:
-            callback(samples)
-        yield samples

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -106,12 +108,47 @@ def test_a_context_that_comes_again_is_neither_encoded_nor_prefilled_again(
 ) -> None:
     generator.generate("Once.", 0, context, 500, seed=1)
     calls = []
-    monkeypatch.setattr(generator._codec, "encode", calls.append)
-    before = generator._engine.stats.prefilled
+    monkeypatch.setattr(generator._model.codec, "encode", calls.append)
+    before = generator._model.engine.stats.prefilled
     generator.generate("Twice.", 0, context, 500, seed=1)
-    n_text = len(generator._tokenizer.encode("[0]Twice."))
+    n_text = len(generator._model.tokenizer.encode("[0]Twice."))
     assert not calls
-    assert generator._engine.stats.prefilled - before <= n_text
+    assert generator._model.engine.stats.prefilled - before <= n_text
+
+
+def test_takes_of_many_threads_are_those_that_their_seeds_give_alone(
+    generator: Generator, context: list[Segment]
+) -> None:
+    def speak(seed: int) -> torch.Tensor:
+        heard = context if seed % 2 else []
+        return generator.generate(f"Take {seed}.", seed % 3, heard, 1_000, seed=seed)
+
+    alone = [speak(seed) for seed in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(speak, range(8)))
+    for found, expected in zip(together, alone, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_a_take_that_is_left_in_its_middle_does_not_hold_up_the_next(generator: Generator) -> None:
+    expected = generator.generate("Next.", 0, [], 500, seed=4)
+    begun = generator.generate_stream("Left.", 0, [], 4_000, seed=3)
+    next(begun)
+    del begun
+    torch.testing.assert_close(generator.generate("Next.", 0, [], 500, seed=4), expected, atol=1e-4, rtol=0)
+
+
+def test_two_takes_can_be_read_in_turn(generator: Generator) -> None:
+    def chunks(seed: int) -> Iterator[torch.Tensor]:
+        return generator.generate_stream("Both.", 0, [], 800, seed=seed)
+
+    alone = [torch.cat(list(chunks(seed))) for seed in (1, 2)]
+    both, heard = [chunks(1), chunks(2)], [list[torch.Tensor](), list[torch.Tensor]()]
+    for _ in range(20):
+        for take, said in zip(both, heard, strict=True):
+            said += [samples for samples in [next(take, None)] if samples is not None]
+    for found, expected in zip(heard, alone, strict=True):
+        torch.testing.assert_close(torch.cat(found), expected, atol=1e-4, rtol=0)
 
 
 def test_too_long_a_prompt_is_a_value_error(generator: Generator) -> None:

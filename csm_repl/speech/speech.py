@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -350,23 +351,28 @@ class Speech:
     def _result(self, turn: _Turn) -> TurnResult:
         samples = torch.cat(turn.out) if turn.out else torch.zeros(0)
         codes = torch.zeros(self.engine.n_codebooks, 0, dtype=torch.int64)
-        ends = [start for _, start in turn.starts[1:]] + [len(turn.frames)] * bool(turn.starts)
-        per_frame = self.codec.samples_per_frame
         return TurnResult(
             pieces=tuple(turn.said),
             n_pieces_out=len(turn.said) - len(turn.heard_own),
             samples=samples,
             codes=torch.stack(turn.frames, dim=1) if turn.frames else codes,
-            cues=tuple(
-                Cue(text, min(start * per_frame, len(samples)), min(end * per_frame, len(samples)))
-                for (text, start), end in zip(turn.starts, ends, strict=True)
-            ),
+            cues=self._cues(turn, len(samples)),
             ended=turn.ended,
             timings=TakeTimings(
                 turn.elapsed_s, turn.first_audio_s, turn.prefill_s, turn.n_prefilled, turn.n_prompt
             ),
             gone=turn.gone,
             left_out=turn.left_out,
+        )
+
+    def _cues(self, turn: _Turn, n_samples: int) -> tuple[Cue, ...]:
+        bounds = [
+            min(frame * self.codec.samples_per_frame, n_samples)
+            for frame in (*(first for _, first in turn.starts), len(turn.frames))
+        ]
+        texts = [text for text, _ in turn.starts]
+        return tuple(
+            Cue(text, start, end) for text, (start, end) in zip(texts, pairwise(bounds), strict=True)
         )
 
     def _drop(self, turn: _Turn) -> None:
