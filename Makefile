@@ -4,7 +4,7 @@
 VENV := $(or $(VIRTUAL_ENV),.venv)
 BIN := $(VENV)/bin
 
-.PHONY: setup check lint types test test-slow wheel
+.PHONY: setup check lint types test test-slow test-masked wheel
 
 setup: $(BIN)/python
 	$(BIN)/python -m pip install -e '.[test]'
@@ -12,7 +12,7 @@ setup: $(BIN)/python
 $(BIN)/python:
 	python3 -m venv $(VENV)
 
-check: lint types wheel test-slow test
+check: lint types wheel test-slow test test-masked
 
 lint:
 	$(BIN)/ruff check .
@@ -29,3 +29,6 @@ test-slow:
 
 wheel:
 	.ci/smoke-wheel $(BIN)/python
+
+test-masked:
+	PATH="$(abspath $(BIN)):$$PATH" .ci/masked

@@ -181,26 +181,25 @@ class Int4Linear(QuantizedLinear):
         blocks = self.weight.view(-1, n_columns, tall // 2)
         step = max(1, BLOCK // (n_columns * tall))
         out = rows.new_empty(n_rows, len(blocks), tall)
-        buffer = wide.new_empty(step, n_columns, tall)
+        # In bf16 zeros and scales would be rounded before they cancel: three times a rounded weight's error.
+        buffer = torch.empty(step, n_columns, tall)
         for first in range(0, len(blocks), step):
             packed = blocks[first : first + step]
             weight = buffer[: len(packed)]
             _unpack(packed, weight, in_pairs)
-            scales, zeros = self._scales(first * tall, len(packed), tall, dtype)
+            scales, zeros = self._scales(first * tall, len(packed), tall)
             groups = weight.unflatten(1, (-1, GROUP))
             torch.addcmul(zeros, groups, scales, out=groups)
-            products = torch.bmm(wide.expand(len(packed), -1, -1), weight)
+            products = torch.bmm(wide.expand(len(packed), -1, -1), weight.to(dtype))
             out[:, first : first + step] = products.transpose(0, 1)
         flat = out.flatten(1)
         return flat if flat.shape[1] == self.n_out else flat[:, : self.n_out].contiguous()
 
-    def _scales(
-        self, first: int, n_blocks: int, tall: int, dtype: torch.dtype
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scales and zeros of some blocks' rows, each [blocks, groups, 1, tall]; `q * scale + zero`."""
+    def _scales(self, first: int, n_blocks: int, tall: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scales and zeros of some blocks' rows, float32 [blocks, groups, 1, tall]; `q * scale + zero`."""
         pairs = self.scales_and_zeros[:, first : first + n_blocks * tall].float()
         scales, zeros = pairs.unflatten(1, (n_blocks, tall)).permute(3, 1, 0, 2).unsqueeze(3).unbind(0)
-        return scales.to(dtype), (zeros - 8 * scales).to(dtype)
+        return scales, zeros - 8 * scales
 
 
 class Int4RowsLinear(QuantizedLinear):

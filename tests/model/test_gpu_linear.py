@@ -25,6 +25,7 @@ from csm_repl.model.gpu_linear import (
     Int8GpuLinear,
     compile_kernels,
 )
+from csm_repl.model.native.build import compilers
 from csm_repl.model.quantize import empty_csm, is_quantized, quantize_parameter, storage_id, storage_name
 from csm_repl.model.quantized_linear import GROUP, Int4Linear, Int8Linear
 from csm_repl.model.weight_cache import WeightCache
@@ -266,6 +267,7 @@ def test_a_gpus_int4_file_neither_serves_nor_replaces_that_of_pytorchs_kernels(
     assert conversions.n == 1
 
 
+@pytest.mark.skipif(not compilers(), reason="there is no C compiler")
 @pytest.mark.usefixtures("small_caches")
 def test_a_gpu_reads_the_int4_file_of_the_native_kernels(micro_checkpoint: Path, tmp_path: Path) -> None:
     model = load_csm(

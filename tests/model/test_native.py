@@ -16,7 +16,7 @@ from csm_repl.model.csm import CSM
 from csm_repl.model.linear import Linear
 from csm_repl.model.native import build as building
 from csm_repl.model.native import library, multiply, needs_compiling
-from csm_repl.model.native.build import SOURCE, build
+from csm_repl.model.native.build import SOURCE, build, compilers
 from csm_repl.model.quantized_linear import GROUP, Int4Linear, Int4NativeLinear, Int8Linear, QuantizedLinear
 from tools.random_checkpoint import TINY_FLAVORS, write_checkpoint
 
@@ -25,6 +25,7 @@ ERRORS = {"float32": 1e-4, "bfloat16": 1e-4, "int8": 1e-3, "int4": 0.1}
 """Of a product of a row and a weight row, in units of what it is on average. Where a step of a quantised row
 falls to the other side of one half, that is within."""
 SIZES = ((256, 300), (192, 64), (96, 50), (1024, 33), (8192, 17), (64, 1))
+needs_compiler = pytest.mark.skipif(not compilers(), reason="there is no C compiler")
 X86 = platform.machine() in {"x86_64", "AMD64"}
 INSTRUCTIONS = {
     "avx512 without vnni": ("-mno-avx512vnni",),
@@ -75,6 +76,7 @@ def random(n_in: int, n_out: int, n_rows: int) -> tuple[torch.Tensor, torch.Tens
     return weight, x
 
 
+@needs_compiler
 @pytest.mark.parametrize("kind", ERRORS)
 @pytest.mark.parametrize(("n_in", "n_out"), SIZES)
 def test_a_product_is_right_for_any_number_of_rows(kind: str, n_in: int, n_out: int) -> None:
@@ -84,6 +86,7 @@ def test_a_product_is_right_for_any_number_of_rows(kind: str, n_in: int, n_out: 
         assert error(kind, made, x[:n_rows], multiply(made, x[:n_rows])) < ERRORS[kind]
 
 
+@needs_compiler
 @pytest.mark.parametrize("kind", ERRORS)
 def test_a_row_does_not_depend_on_its_neighbours_or_on_threads(kind: str) -> None:
     weight, x = random(320, 90, 31)
@@ -99,6 +102,7 @@ def test_a_row_does_not_depend_on_its_neighbours_or_on_threads(kind: str) -> Non
         torch.set_num_threads(before)
 
 
+@needs_compiler
 @pytest.mark.slow
 @pytest.mark.skipif(not X86, reason="the variants are x86's")
 @pytest.mark.parametrize("instructions", INSTRUCTIONS)
@@ -119,7 +123,10 @@ def test_both_int4_layouts_stand_for_the_same_weights(n_in: int) -> None:
     other.load_state_dict(other.quantize(weight), assign=True)
     made = layer("int4", weight)
     assert isinstance(made, Int4NativeLinear)
-    torch.testing.assert_close(made(x), other(x), rtol=1e-5, atol=1e-5)
+    weights = made.dequantized(torch.float32)[:, :n_in]
+    # A sum's rounding goes with the sizes of what is added, not with what is left of it.
+    largest = (x.abs() @ weights.abs().T) * 1e-6
+    assert ((made(x) - other(x)).abs() <= largest).all()
     assert made.weight.shape[1] * 2 % (2 * GROUP) == 0
 
 
@@ -151,6 +158,7 @@ def hidden_states(model: CSM) -> torch.Tensor:
     return torch.stack(states).float()
 
 
+@needs_compiler
 @pytest.mark.parametrize(
     ("dtype", "quantize", "error"),
     [
@@ -165,6 +173,7 @@ def test_a_pass_gives_what_pytorch_gives(folder: Path, dtype: str, quantize: str
     assert (native - plain).norm() / plain.norm() < error
 
 
+@needs_compiler
 def test_a_position_that_is_not_there_is_refused(folder: Path) -> None:
     model = load(folder)
     cache = model.new_backbone_cache(batch_size=2)
@@ -175,6 +184,7 @@ def test_a_position_that_is_not_there_is_refused(folder: Path) -> None:
     assert not cache.data.any()
 
 
+@needs_compiler
 @pytest.mark.parametrize("quantize", ["none", "int8", "int4"])
 def test_takes_side_by_side_are_those_of_one_by_one(folder: Path, quantize: str) -> None:
     """PyTorch's kernels round by the number of rows; these do not."""
@@ -203,6 +213,7 @@ def test_without_a_compiler_there_are_no_kernels_and_a_reason(
     assert not needs_compiling()
 
 
+@needs_compiler
 def test_a_library_that_is_there_needs_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert build(SOURCE, [tmp_path]).library is not None
     monkeypatch.setenv("PATH", "")
@@ -211,6 +222,7 @@ def test_a_library_that_is_there_needs_no_compiler(monkeypatch: pytest.MonkeyPat
     assert build(SOURCE, [tmp_path]).library is not None
 
 
+@needs_compiler
 def test_a_compiler_that_fails_is_named(tmp_path: Path) -> None:
     broken = tmp_path / "transformer.c"
     broken.write_text("this is not C\n")
@@ -219,6 +231,7 @@ def test_a_compiler_that_fails_is_named(tmp_path: Path) -> None:
     assert "failed" in built.reason
 
 
+@needs_compiler
 def test_the_second_folder_serves_where_the_first_cannot_be_written(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -242,5 +255,6 @@ def test_without_kernels_a_model_loads_and_speaks(folder: Path, monkeypatch: pyt
     assert len(list(take)) >= 1
 
 
+@needs_compiler
 def test_this_machine_has_them() -> None:
     assert library().library is not None, library().reason

@@ -2,6 +2,9 @@
 
 No headers, build system or installation step is involved: one C file, one call of the C compiler, some
 three seconds. Without a compiler there is no library, and PyTorch's kernels do the work.
+
+CSM_NATIVE_FLAGS in the environment are the compiler's last flags, which make the library of another CPU
+(`-march=haswell`): for tests. Libraries of different flags have different names.
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ class Built:
 @functools.cache
 def library() -> Built:
     """The library for this machine, compiled if it is not there yet. The answer is kept."""
-    return build(SOURCE, _folders())
+    return build(SOURCE, _folders(), flags=_flags())
 
 
 def needs_compiling() -> bool:
@@ -51,7 +54,7 @@ def needs_compiling() -> bool:
     runtime = _openmp_runtime()
     if runtime is None or not compilers():
         return False
-    name = _library_name(SOURCE, runtime, ())
+    name = _library_name(SOURCE, runtime, _flags())
     return not any((folder / name).is_file() for folder in _folders())
 
 
@@ -88,6 +91,10 @@ def compilers() -> list[str]:
         return []
     wanted = [os.environ.get("CC", ""), "cc", "gcc", "clang"]
     return [name for name in wanted if name and shutil.which(name)]
+
+
+def _flags() -> tuple[str, ...]:
+    return tuple(os.environ.get("CSM_NATIVE_FLAGS", "").split())
 
 
 def _folders() -> Iterator[Path]:
