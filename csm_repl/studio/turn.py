@@ -152,7 +152,8 @@ class TurnJob:
         if self.done is not None:
             yield self.done
             kept = [f"{len(done) + 1} finished turn{'s' if done else ''}"]
-        elif self._take is not None and len(self._take.samples):
+        elif self._take is not None and len(self._take.samples) and self._scene.engine.n_rows == 1:
+            # Of takes side by side none is kept: only one of them gets to know that it was stopped.
             self.samples = self._take.samples
             partial = self._save("interrupted")
             yield partial
