@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from csm_repl.audio import open_sink
+from csm_repl.codec import Codec
 from csm_repl.engine import SamplingOptions, spoken_text
 from csm_repl.loaded import LoadedModel, open_model
 from csm_repl.model.device import choose_placement
@@ -59,6 +60,11 @@ class Generator:
     def sample_rate(self) -> int:
         """Samples per second of everything that goes in and comes out."""
         return self._model.codec.sample_rate
+
+    @property
+    def codec(self) -> Codec:
+        """What makes sound of the model's codes."""
+        return self._model.codec
 
     @property
     def device(self) -> torch.device:

@@ -42,7 +42,7 @@ class DecodeStreams(Protocol):
     def push(self, pieces: Mapping[int, torch.Tensor]) -> dict[int, torch.Tensor]:
         """Codes [K, n >= 1] by slot -> the samples [m] of each that are final now (m may be 0).
 
-        The pieces may differ in length; those of equal length are decoded in one pass.
+        The pieces may differ in length; as far as they go together they are decoded in one pass.
 
         Raises:
             IndexError: there is no such slot.

@@ -186,7 +186,7 @@ class SideBySide:
         return False
 
     def _stop(self) -> None:
-        """Reports what is in files; takes that are not over have not been heard, and are dropped."""
+        """Reports what is in files; takes that are not over are dropped."""
         lines, self._begun = list(self._begun), deque()
         n_dropped = 0
         for line in lines:

@@ -157,7 +157,8 @@ class Studio:
             for speaker, turn in zip(line.speakers(primary), line.turns, strict=True)
         ]
         heard = self._heard()
-        known = {each.speaker for each in (*turns, *heard.clips, *heard.spans)}
+        known = {turn.speaker for turn in turns} | {clip.speaker for clip in heard.clips}
+        known |= {span.speaker for span in heard.spans}
         seeds = iter(self.take_seed, None)
         if self.settings.independent:
             seeds = iter([self.take_seed() for _ in turns])

@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 
 import torch
 
-from csm_repl.codec import Codec, load_codec
+from csm_repl.codec import Codec
 from csm_repl.files import read_config
+from csm_repl.loaded import open_codec, open_tokenizer
 from csm_repl.model.checkpoint import Checkpoint, find_checkpoint
 from csm_repl.model.config import ModelConfig, parse_config
 from csm_repl.model.device import choose_placement
@@ -75,10 +76,8 @@ def open_base(job: TrainJob, display: Display) -> Base:
         files=files,
         config=config,
         checkpoint=checkpoint,
-        tokenizer=Tokenizer(files.tokenizer, vocab_size=config.text_vocab_size),
-        codec=load_codec(
-            files.codec, files.codec_config, n_codebooks=config.n_codebooks, device=placement.device
-        ),
+        tokenizer=open_tokenizer(files, config),
+        codec=open_codec(files, config, placement.device),
         device=placement.device,
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import batch, conversation, first_audio, gpu, parts
+from bench import batch, codec_slots, conversation, first_audio, gpu, parts
 from bench.peers.base import Job, Take
 from bench.report import print_table
 from csm_repl.errors import UsageError
@@ -55,6 +55,13 @@ def test_first_audio() -> None:
     assert list(found) == ["cached", "cold"]
     assert positive(found)
     assert all(state["first_frame_s"] < state["first_audio_s"] for state in found.values())
+
+
+def test_codec_slots() -> None:
+    found = codec_slots.measure(arguments(slots="1,3", frames="1,2", rounds=1))
+    assert [(row["slots"], row["frames"]) for row in found["equal"]] == [(1, 1), (3, 1), (1, 2), (3, 2)]
+    assert [row["frames"] for row in found["mixed"]] == ["1 2", "2 1 2"]
+    assert positive(found)
 
 
 @pytest.mark.parametrize("part", ["graphs", "eager", "int8", "int4", "transformers", "transformers-static"])
@@ -145,6 +152,7 @@ COMMANDS = {
     "conversation": ["--turns", "2", "--frames", "3", "--text", "4", "--peers", "cached,uncached"],
     "first_audio": ["--modes", "none", "--context", "10", "--rounds", "1"],
     "overlap": ["--frames", "4", "--context", "10", "--rounds", "1", "--quantize", "none"],
+    "codec_slots": ["--slots", "1,3", "--frames", "1,2", "--rounds", "1"],
     "gpu": ["--parts", "graphs,batch", "--slots", "2", "--context", "10", "--frames", "2", "--device", "cpu"],
 }
 

@@ -89,7 +89,7 @@ class Scorer:
     def codec(self) -> dict[str, float]:
         texts = [u["text"] for u in self.tests]
         originals = [sound(u) for u in self.tests]
-        codec = self.generator._codec
+        codec = self.generator.codec
         decoded = [codec.decode(codec.encode(x)) for x in originals]
         voices = [u["voice"] for u in self.tests]
         return {

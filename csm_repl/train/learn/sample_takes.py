@@ -12,12 +12,13 @@ import torch
 
 from csm_repl.audio import output_error, write_audio
 from csm_repl.codec import Codec
-from csm_repl.engine import Engine, build_prompt, ceiling_seconds, spoken_text
+from csm_repl.engine import Engine, ceiling_seconds, spoken_text
 from csm_repl.model.config import ModelConfig
 from csm_repl.model.csm import CSM
 from csm_repl.model.layouts import ORIGINAL, TRANSFORMERS, recipes
 from csm_repl.model.published import DEPTH_EMBEDDINGS
 from csm_repl.model.tokenizer import Tokenizer
+from csm_repl.speech import FixedContext, Speech, TurnOver, TurnPiece, TurnRequest
 from csm_repl.train.events import Sampled
 from csm_repl.train.learn.network import TrainableCSM
 
@@ -57,25 +58,25 @@ class TakeSampler:
         # On a GPU as users hear it, in half the memory: the network being trained stays where it is.
         dtype = torch.bfloat16 if network.device.type == "cuda" else torch.float32
         model = speaking_model(self._state(network), network.config, dtype)
-        engine = Engine(model)
+        speech, context = Speech(Engine(model), self._codec), FixedContext((), network.config.n_codebooks)
         for number, (speaker, text) in enumerate(self._turns, 1):
             ids = self._tokenizer.encode(spoken_text(speaker, text))
-            take = engine.generate(
-                build_prompt([], ids, engine.n_codebooks),
-                seed=self._seed + number,
-                max_frames=max(1, int(ceiling_seconds(text) * self._codec.frame_rate)),
-            )
-            frames = list(take)
+            max_frames = max(1, int(ceiling_seconds(text) * self._codec.frame_rate))
+            piece = TurnPiece(text, ids, room=context.min_room, max_frames=max_frames)
+            request = TurnRequest((piece,), context, seed=self._seed + number)
+            [result] = [event.result for event in speech.speak(request) if isinstance(event, TurnOver)]
             path = self._folder / f"step-{step:06d}-{number}.wav"
-            samples = torch.zeros(self._codec.samples_per_frame)
-            if frames:
-                samples = self._codec.decode(torch.stack(frames, dim=1))
+            samples = result.samples
+            if not len(samples):
+                samples = torch.zeros(self._codec.samples_per_frame)
             try:
                 self._folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise output_error(self._folder, error) from error
             write_audio(path, samples, self._codec.sample_rate, replace=True)
-            yield Sampled(step, path, text, len(samples) / self._codec.sample_rate, ended=take.ended == "end")
+            yield Sampled(
+                step, path, text, len(samples) / self._codec.sample_rate, ended=result.ended == "end"
+            )
 
 
 @torch.no_grad()
