@@ -1,4 +1,4 @@
-"""The micro-benchmarks behind the choices in `csm_repl/model/linear.py` and `quantized_linear.py`.
+"""The micro-benchmarks behind the choices in `csm_repl/model/layers/linear.py` and `quantized_linear.py`.
 
     python -m bench.kernels [--rounds 7] [--only rows1,rows,pages,quant1,quant,native,fetch] [--patience 60]
 
@@ -25,9 +25,9 @@ from torch.nn import functional as F
 from bench.machine import machine_facts, read_bandwidth, wait_until_idle
 from bench.report import print_machine, write_results
 from csm_repl.model import native, quantized_linear
-from csm_repl.model.linear import FEW_ROWS_BLOCK, MANY_ROWS_BLOCK, Linear, _upcast_linear
-from csm_repl.model.native.build import SOURCE, build
-from csm_repl.model.quantized_linear import Int4Linear, Int4NativeLinear, Int8Linear, QuantizedLinear
+from csm_repl.model.layers.cpu_linear import Int4Linear, Int4NativeLinear, Int8Linear, QuantizedLinear
+from csm_repl.model.layers.linear import FEW_ROWS_BLOCK, MANY_ROWS_BLOCK, Linear, _upcast_linear
+from csm_repl.model.layers.native.build import SOURCE, build
 
 SET_BYTES = 2**29
 SHAPES = {

@@ -26,7 +26,7 @@ from bench.machine import wait_until_idle
 from bench.parts import MODES
 from bench.peers import ours
 from bench.peers.base import Job
-from csm_repl.model.native import NativeTransformer
+from csm_repl.model.layers.native import NativeTransformer
 
 
 @contextmanager

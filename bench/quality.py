@@ -32,10 +32,11 @@ from bench.machine import machine_facts
 from bench.models import RANDOM_FOLDER, random_model
 from bench.report import print_machine, write_results
 from csm_repl.engine import Engine, SamplingOptions, build_prompt, frame_positions, spoken_text
-from csm_repl.model.checkpoint import Checkpoint, find_checkpoint, load_csm
+from csm_repl.files.checkpoint import Checkpoint, find_checkpoint
+from csm_repl.files.hub import find_companions
 from csm_repl.model.csm import CSM
-from csm_repl.model.hub import find_companions
 from csm_repl.model.tokenizer import Tokenizer
+from csm_repl.model.weights.convert import load_csm
 
 MODES = ("bfloat16", "int8", "int4")
 TEXT = "Well, I thought about it all week, and in the end I said yes. What would you have done?"

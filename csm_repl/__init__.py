@@ -17,12 +17,12 @@ __all__ = ["Generator", "Segment", "__version__", "generate_streaming_audio", "l
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from csm_repl.generator import Generator, Segment, generate_streaming_audio, load_csm_1b
+    from csm_repl.api import Generator, Segment, generate_streaming_audio, load_csm_1b
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(importlib.import_module("csm_repl.generator"), name)
+        return getattr(importlib.import_module("csm_repl.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _log_failure()
         if debug:
             raise
-        from csm_repl.logs import log_file
+        from csm_repl.paths import log_file
 
         _complain(
             f"Something went wrong that should not: {type(error).__name__}: {error}. "
@@ -83,11 +83,11 @@ def _main(words: list[str]) -> ExitCode:
 
     start_logging(verbose=settings.verbose)
     if mode == "doctor":
-        from csm_repl.doctor import run_doctor
+        from csm_repl.front.doctor import run_doctor
 
         return run_doctor(settings)
     if mode == "voices":
-        from csm_repl.doctor import run_voices
+        from csm_repl.front.doctor import run_voices
 
         return run_voices(settings)
     return _speak(settings, mode)
@@ -103,12 +103,12 @@ def _speak(settings: Settings, script: str | None) -> ExitCode:
                 f"(from {settings.origin('batch')}).",
                 "Name a script, or pipe lines in.",
             )
-        from csm_repl.console import run_console
+        from csm_repl.front.console import run_console
 
         return run_console(settings)
     if settings.out_file == "-" and _isatty(sys.stdout):
         raise UsageError("-o - writes sound to a terminal.", "Pipe it on, or name a file.")
-    from csm_repl.pipe import run_pipe
+    from csm_repl.front.pipe import run_pipe
 
     return run_pipe(settings, None if script in (None, "-") else Path(str(script)))
 

@@ -12,12 +12,13 @@ import torch
 from csm_repl.codec import Codec, load_codec
 from csm_repl.engine import Engine, open_engine
 from csm_repl.errors import OutOfMemoryError
-from csm_repl.model import native
-from csm_repl.model.checkpoint import find_checkpoint, load_csm
-from csm_repl.model.config import ModelConfig
+from csm_repl.files.checkpoint import find_checkpoint
+from csm_repl.files.config import ModelConfig
+from csm_repl.files.hub import ModelFiles
 from csm_repl.model.device import Placement, less_memory, numbers_text, out_of_memory
-from csm_repl.model.hub import ModelFiles
+from csm_repl.model.layers import native
 from csm_repl.model.tokenizer import Tokenizer
+from csm_repl.model.weights.convert import load_csm
 
 __all__ = ["LoadedModel", "ModelInfo", "open_codec", "open_model", "open_tokenizer"]
 

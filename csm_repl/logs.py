@@ -5,16 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import logging.handlers
-from pathlib import Path
 
-__all__ = ["log_file", "start_logging"]
+from csm_repl.paths import log_file
 
-
-def log_file() -> Path:
-    """Where the log is, in the state folder of the platform."""
-    import platformdirs
-
-    return platformdirs.user_state_path("csm-repl") / "csm-repl.log"
+__all__ = ["start_logging"]
 
 
 def start_logging(*, verbose: bool = False) -> None:

@@ -114,6 +114,7 @@ def golden_model(golden_folder: Path, request: pytest.FixtureRequest) -> CSM:
 def _load(folder: Path, *, native: bool = True) -> CSM:
     import torch
 
-    from csm_repl.model.checkpoint import find_checkpoint, load_csm
+    from csm_repl.files.checkpoint import find_checkpoint
+    from csm_repl.model.weights.convert import load_csm
 
     return load_csm(find_checkpoint(folder), device=torch.device("cpu"), dtype=torch.float32, native=native)

@@ -18,8 +18,8 @@ import torch
 
 from csm_repl.codec import load_codec
 from csm_repl.events import Audio, LineDone
-from csm_repl.model.builtin import builtin_folder
-from csm_repl.model.hub import find_model
+from csm_repl.files.builtin import builtin_folder
+from csm_repl.files.hub import find_model
 from csm_repl.settings import load_settings
 from csm_repl.studio import Studio
 from csm_repl.studio.open import open_studio

@@ -102,7 +102,7 @@ def test_debug_shows_the_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_log_file_has_the_traceback_in_any_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from csm_repl.logs import log_file
+    from csm_repl.paths import log_file
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.stdin", (tmp_path / "empty").open("w+"))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from csm_repl.commands import COMMANDS
-from csm_repl.script import Line, parse
 from csm_repl.settings import specs
+from csm_repl.studio.commands import COMMANDS
+from csm_repl.text.grammar import Line, parse
 from csm_repl.train.flags import flag_of, option_fields
 from csm_repl.train.options import DataOptions, TrainOptions
 from tools.env_example import text as env_example

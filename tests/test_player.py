@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from csm_repl.player import LEAD_S, Player, open_player
+from csm_repl.audio.player import LEAD_S, Player, open_player
 
 RATE = 1000
 

@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from csm_repl.errors import LineError
-from csm_repl.script import SEPARATOR, Command, Line, Turn, closest, parse, render, spans, split_sentences
+from csm_repl.text.grammar import SEPARATOR, Command, Line, Turn, closest, parse, render, spans
+from csm_repl.text.sentences import split_sentences
 
 COMMANDS = "CLEAR SWAP BACK HISTORY EXIT HELP VOICES STATUS SET UNDO RETRY PLAY SAVE LOAD"
 NAMES = tuple(COMMANDS.split())

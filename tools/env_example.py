@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from csm_repl.commands import setting_text
 from csm_repl.settings import specs
+from csm_repl.studio.commands import setting_text
 
 
 def text() -> str:

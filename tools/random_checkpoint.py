@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from csm_repl.model.config import ModelConfig, parse_config
-from csm_repl.model.layouts import ORIGINAL, recipes
+from csm_repl.files.config import ModelConfig, parse_config
+from csm_repl.files.layouts import ORIGINAL, recipes
 
 TINY_FLAVORS: dict[str, Any] = {
     "backbone_flavor": {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from csm_repl.model.config import ModelConfig, parse_config
+from csm_repl.files.config import ModelConfig, parse_config
 from tools.random_checkpoint import FULL_FLAVORS, TINY_FLAVORS
 
 __all__ = [

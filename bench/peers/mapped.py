@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from bench.peers import ours
 from bench.peers.base import FULL_SIZE, Job, Take, clock
 from csm_repl.model.quantize import choose_kernels, empty_csm
-from csm_repl.model.weight_cache import write_safetensors
+from csm_repl.model.weights.weight_cache import write_safetensors
 
 __all__ = ["run"]
 

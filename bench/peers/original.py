@@ -14,7 +14,7 @@ from torch import nn
 from torchtune.models.llama3_2 import llama3_2
 
 from bench.peers.base import FULL_SIZE, Job, Take, clock, fill_random, random_prompt
-from csm_repl.model.config import TransformerConfig
+from csm_repl.files.config import TransformerConfig
 
 __all__ = ["run"]
 

@@ -15,7 +15,7 @@ from bench.peers.base import (
     random_prompt,
 )
 from csm_repl.engine import Engine, Generation, SamplingOptions, frame_positions, text_positions
-from csm_repl.model.config import ModelConfig
+from csm_repl.files.config import ModelConfig
 from csm_repl.model.csm import CSM
 from csm_repl.model.quantize import choose_kernels, empty_csm, is_quantized, quantize_parameter
 

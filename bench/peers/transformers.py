@@ -17,7 +17,7 @@ from transformers import CsmConfig, CsmForConditionalGeneration
 from transformers.generation.streamers import BaseStreamer
 
 from bench.peers.base import FULL_SIZE, Job, Take, clock, fill_random
-from csm_repl.model.config import TransformerConfig
+from csm_repl.files.config import TransformerConfig
 
 __all__ = ["build", "generate", "run"]
 

@@ -19,7 +19,7 @@ from csm_repl.codec.base import DecodeStream, DecodeStreams
 from csm_repl.codec.mimi_streams import MimiStreams
 from csm_repl.codec.slots import single_stream
 from csm_repl.errors import CheckpointError
-from csm_repl.files import MIMI_REPO
+from csm_repl.files.companions import MIMI_REPO
 
 __all__ = ["MimiCodec", "published_config"]
 

@@ -1,6 +1,5 @@
 """Inference: prompt layout, sampling, prefix cache, and one engine that makes the frames of all takes."""
 
-from csm_repl.engine.ceiling import ceiling_seconds, expected_seconds
 from csm_repl.engine.core import Engine, EngineStats
 from csm_repl.engine.graphs import open_engine
 from csm_repl.engine.prompt import (
@@ -27,9 +26,7 @@ __all__ = [
     "TakeNoise",
     "TakeRequest",
     "build_prompt",
-    "ceiling_seconds",
     "end_position",
-    "expected_seconds",
     "frame_positions",
     "open_engine",
     "segment_positions",

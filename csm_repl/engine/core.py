@@ -32,7 +32,7 @@ from csm_repl.engine.take import Generation, TakeState
 from csm_repl.errors import OutOfMemoryError
 from csm_repl.model.csm import CSM
 from csm_repl.model.device import free_bytes
-from csm_repl.model.transformer import KVCache
+from csm_repl.model.kv_cache import KVCache
 
 __all__ = ["FIRST_FRAME_REDRAWS", "PREFILL_ALONE", "PREFILL_BESIDE", "Engine", "EngineStats", "slot_bytes"]
 

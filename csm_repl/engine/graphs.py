@@ -23,7 +23,8 @@ from csm_repl.engine.core import Engine
 from csm_repl.engine.step import FrameStep, MakeRunner, Runner
 from csm_repl.model.csm import CSM
 from csm_repl.model.device import out_of_memory
-from csm_repl.model.transformer import KVCache, StepLayer, step_layer
+from csm_repl.model.kv_cache import KVCache
+from csm_repl.model.transformer import StepLayer, step_layer
 
 __all__ = [
     "CudaGraph",

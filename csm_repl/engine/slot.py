@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from csm_repl.model.csm import CSM
-from csm_repl.model.transformer import KVCache
+from csm_repl.model.kv_cache import KVCache
 
 __all__ = ["Slot"]
 

@@ -15,7 +15,8 @@ import torch
 
 from csm_repl.engine.sampling import SamplingOptions, gumbel, pick_codes
 from csm_repl.model.csm import CSM
-from csm_repl.model.transformer import KVCache, StepLayer, step_layer
+from csm_repl.model.kv_cache import KVCache
+from csm_repl.model.transformer import StepLayer, step_layer
 
 __all__ = ["EagerRunner", "FrameStep", "MakeRunner", "Runner"]
 

@@ -12,10 +12,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from csm_repl.model.config import ModelConfig
-from csm_repl.model.gpu_linear import compile_kernels
-from csm_repl.model.linear import Linear
-from csm_repl.model.transformer import KVCache, StepLayer, Transformer, step_layer
+from csm_repl.files.config import ModelConfig
+from csm_repl.model.kv_cache import KVCache
+from csm_repl.model.layers.gpu_linear import compile_kernels
+from csm_repl.model.layers.linear import Linear
+from csm_repl.model.transformer import StepLayer, Transformer, step_layer
 
 __all__ = ["CSM"]
 

@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import torch
 
-from csm_repl.model.config import ModelConfig
+from csm_repl.files.config import ModelConfig
 from csm_repl.model.csm import CSM
-from csm_repl.model.gpu_linear import Fp8GpuLinear, Int4GpuLinear, Int8GpuLinear
-from csm_repl.model.linear import Linear
-from csm_repl.model.native import runs_natively
-from csm_repl.model.quantized_linear import (
+from csm_repl.model.layers.cpu_linear import (
     GROUP,
     Int4Linear,
     Int4NativeLinear,
@@ -23,6 +20,9 @@ from csm_repl.model.quantized_linear import (
     QuantizedLinear,
     int4_packing,
 )
+from csm_repl.model.layers.gpu_linear import Fp8GpuLinear, Int4GpuLinear, Int8GpuLinear
+from csm_repl.model.layers.linear import Linear
+from csm_repl.model.layers.native import runs_natively
 from csm_repl.model.transformer import Layer
 
 __all__ = [

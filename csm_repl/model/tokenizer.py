@@ -7,10 +7,8 @@ from pathlib import Path
 
 from csm_repl.errors import CheckpointError
 
-__all__ = ["TOKENIZER_MIRROR", "Tokenizer"]
+__all__ = ["Tokenizer"]
 
-TOKENIZER_MIRROR = "unsloth/Llama-3.2-1B"
-"""An ungated copy of Llama 3.2's tokenizer, for model folders that come without one."""
 
 _LLAMA_BOS, _LLAMA_EOS = "<|begin_of_text|>", "<|end_of_text|>"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from csm_repl.engine.ceiling import ceiling_seconds
-from csm_repl.script import split_sentences
+from csm_repl.text.duration import ceiling_seconds
+from csm_repl.text.sentences import split_sentences
 
 __all__ = ["MIN_PIECE_POSITIONS", "PIECE_POSITIONS", "ceiling_frames", "room_frames", "split_turn"]
 

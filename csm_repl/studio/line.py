@@ -23,7 +23,7 @@ from csm_repl.events import (
     TurnStarted,
 )
 from csm_repl.loaded import ModelInfo
-from csm_repl.session.takes import LineFiles
+from csm_repl.outputs.takes import LineFiles
 from csm_repl.settings import Settings
 from csm_repl.speech import (
     ContextNotice,

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from csm_repl.errors import HubError, UsageError
+from csm_repl.files.builtin import BUILTIN_MODEL, builtin_folder
+from csm_repl.files.config import ModelConfig
+from csm_repl.files.hub import ModelFiles, find_model
 from csm_repl.loaded import open_model
-from csm_repl.model.builtin import BUILTIN_MODEL, builtin_folder
-from csm_repl.model.config import ModelConfig
 from csm_repl.model.device import choose_placement
-from csm_repl.model.hub import ModelFiles, find_model
-from csm_repl.session.takes import TakeFolder
+from csm_repl.outputs.takes import TakeFolder
+from csm_repl.paths import default_cache_dir
 from csm_repl.settings import Settings
 from csm_repl.studio.studio import Studio
-from csm_repl.voices import PrepareOptions, VoiceFolder, WhisperTranscriber, default_cache_dir
+from csm_repl.voices import PrepareOptions, VoiceFolder, WhisperTranscriber
 
 __all__ = ["find_wanted_model", "open_studio", "open_voices", "with_recommended_sampling"]
 

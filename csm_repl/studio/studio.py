@@ -23,13 +23,13 @@ from csm_repl.errors import LineError, OutOfMemoryError
 from csm_repl.events import Event, Notice
 from csm_repl.loaded import LoadedModel
 from csm_repl.model.device import less_memory, out_of_memory
-from csm_repl.script import Line
+from csm_repl.outputs.takes import TakeFolder
+from csm_repl.outputs.tracks import Tracks
 from csm_repl.session.conversation import Conversation, ConversationTurn
-from csm_repl.session.takes import TakeFolder
-from csm_repl.session.tracks import Tracks
 from csm_repl.settings import Settings
 from csm_repl.speech import Heard, Planner, Speech, SpeechEvent
 from csm_repl.studio.line import LineJob, LineTurn, SpokenTurn
+from csm_repl.text.grammar import Line
 from csm_repl.voices import VoiceFolder
 
 __all__ = ["Studio"]

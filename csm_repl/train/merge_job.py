@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from csm_repl.errors import ExitCode, UsageError
-from csm_repl.model.hub import find_model
+from csm_repl.files.hub import find_model
 from csm_repl.train.export.merge import merge_adapter
 from csm_repl.train.flags import MergeJob
 from csm_repl.train.learn.lora import read_adapter

@@ -14,13 +14,14 @@ from typing import Any, TypeVar
 import torch
 
 from csm_repl.codec import Codec
-from csm_repl.files import read_config
+from csm_repl.files.checkpoint import Checkpoint, find_checkpoint
+from csm_repl.files.config import ModelConfig, parse_config
+from csm_repl.files.hub import ModelFiles, find_companions, find_model
+from csm_repl.files.read import read_config
 from csm_repl.loaded import open_codec, open_tokenizer
-from csm_repl.model.checkpoint import Checkpoint, find_checkpoint
-from csm_repl.model.config import ModelConfig, parse_config
 from csm_repl.model.device import choose_placement
-from csm_repl.model.hub import ModelFiles, find_companions, find_model
 from csm_repl.model.tokenizer import Tokenizer
+from csm_repl.paths import default_cache_dir
 from csm_repl.train.data.arrange import group_turns, split_held_out
 from csm_repl.train.data.code_cache import CodeCache
 from csm_repl.train.data.corpus import Corpus, CorpusReader, prepare_options, word_finder
@@ -30,7 +31,7 @@ from csm_repl.train.events import Note
 from csm_repl.train.flags import TrainJob
 from csm_repl.train.report.display import Display
 from csm_repl.train.report.log import duration
-from csm_repl.voices import WhisperTranscriber, default_cache_dir
+from csm_repl.voices import WhisperTranscriber
 from csm_repl.voices.cache import ClipCache
 
 __all__ = ["Base", "open_base", "read_items", "summarise"]

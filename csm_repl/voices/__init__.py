@@ -10,7 +10,6 @@
 Importing it imports neither torch nor an audio library.
 """
 
-from csm_repl.voices.cache import default_cache_dir
 from csm_repl.voices.folder import Change, Clip, UnusableClip, VoiceFolder
 from csm_repl.voices.names import ClipName, parse_name
 from csm_repl.voices.prepare import MAX_CLIP_SECONDS, PrepareOptions, prepare_clip
@@ -26,7 +25,6 @@ __all__ = [
     "UnusableClip",
     "VoiceFolder",
     "WhisperTranscriber",
-    "default_cache_dir",
     "parse_name",
     "prepare_clip",
 ]

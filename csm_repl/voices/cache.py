@@ -26,13 +26,6 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 20
 
 
-def default_cache_dir() -> Path:
-    """Where this user's caches of this program lie."""
-    import platformdirs
-
-    return platformdirs.user_cache_path("csm-repl")
-
-
 def content_digest(path: Path) -> str:
     """SHA-256 of the file's bytes, in hex. OSError where it cannot be read."""
     digest = hashlib.sha256()

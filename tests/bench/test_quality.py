@@ -13,9 +13,10 @@ import torch
 
 from bench.quality import compare, entropy, forced_logits, measure
 from csm_repl.engine import Engine, SamplingOptions, text_positions
-from csm_repl.model.checkpoint import find_checkpoint, load_csm
+from csm_repl.files.checkpoint import find_checkpoint
 from csm_repl.model.csm import CSM
-from csm_repl.model.quantized_linear import Int4NativeLinear, Int8Linear, QuantizedLinear
+from csm_repl.model.layers.cpu_linear import Int4NativeLinear, Int8Linear, QuantizedLinear
+from csm_repl.model.weights.convert import load_csm
 
 ROOT = Path(__file__).parents[2]
 SOME_KL = {"bfloat16": 3e-5, "int8": 3e-5, "int4": 5e-3}

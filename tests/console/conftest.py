@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from csm_repl.session.takes import TakeFolder
+from csm_repl.outputs.takes import TakeFolder
 from tests.console.fakes import FakeStudio
 from tests.console.terminal import Terminal, program
 from tests.speech import write_clip

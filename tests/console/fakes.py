@@ -10,8 +10,8 @@ from typing import Any
 
 from csm_repl.events import Event
 from csm_repl.loaded import ModelInfo
+from csm_repl.outputs.takes import TakeFolder
 from csm_repl.session.conversation import Conversation
-from csm_repl.session.takes import TakeFolder
 from csm_repl.settings import Settings
 
 

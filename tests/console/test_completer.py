@@ -7,9 +7,9 @@ from prompt_toolkit.completion import CompleteEvent, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.formatted_text import to_plain_text
 
-from csm_repl.commands import COMMANDS
-from csm_repl.console.completer import CommandCompleter, begins_command
+from csm_repl.front.console.completer import CommandCompleter, begins_command
 from csm_repl.settings import specs
+from csm_repl.studio.commands import COMMANDS
 
 
 def _completions(studio: Any, text: str, after: str = "") -> list[Completion]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from csm_repl.jobs import TWICE_WITHIN_S
+from csm_repl.front.jobs import TWICE_WITHIN_S
 from tests.console.conftest import Start
 from tests.console.terminal import CTRL_C
 

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prompt_toolkit.document import Document
 
-from csm_repl.commands import command_names
-from csm_repl.console.lexer import LineLexer, fragments, speaker_style
-from csm_repl.printers.rich import speaker_color
+from csm_repl.front.console.lexer import LineLexer, fragments, speaker_style
+from csm_repl.front.printers.rich import speaker_color
+from csm_repl.studio.commands import command_names
 
 
 def _styles(text: str, primary: int = 0) -> list[tuple[str, str]]:

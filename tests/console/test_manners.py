@@ -133,7 +133,7 @@ def test_an_unforeseen_error_is_one_paragraph_and_the_model_stays(
     start: Start, quick_model: Path, home: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(
-        "import csm_repl.commands as c\n"
+        "import csm_repl.studio.commands as c\n"
         "def broken(studio, args):\n"
         "    raise KeyError('a fault\\nof ours')\n"
         "    yield\n"
@@ -161,5 +161,5 @@ def test_something_is_on_the_screen_at_once(start: Start, quick_model: Path) -> 
 
 
 def test_importing_the_console_imports_no_torch() -> None:
-    code = "import csm_repl.console, sys; sys.exit('torch' in sys.modules)"
+    code = "import csm_repl.front.console, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -8,8 +8,8 @@ import torch
 
 from csm_repl import player
 from csm_repl.audio import write_audio
-from csm_repl.console.playback import Playback
 from csm_repl.events import Audio, Notice
+from csm_repl.front.console.playback import Playback
 from csm_repl.settings import Settings
 
 RATE = 24_000

@@ -21,8 +21,8 @@ from csm_repl.events import (
     TurnDone,
     TurnStarted,
 )
-from csm_repl.printers import defused
-from csm_repl.printers.rich import RichPrinter, open_console, print_table, speaker_label
+from csm_repl.front.printers import defused
+from csm_repl.front.printers.rich import RichPrinter, open_console, print_table, speaker_label
 
 
 def _printer(width: int = 100, *, color: str = "never", **options: Any) -> tuple[RichPrinter, io.StringIO]:

@@ -11,9 +11,9 @@ from prompt_toolkit.history import History, InMemoryHistory
 from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from csm_repl.console.history import PrivateHistory
-from csm_repl.console.prompt import LeftByInterruptError, LinePrompt
-from csm_repl.jobs import Interrupts
+from csm_repl.front.console.history import PrivateHistory
+from csm_repl.front.console.prompt import LeftByInterruptError, LinePrompt
+from csm_repl.front.jobs import Interrupts
 from tests.console.terminal import ALT_ENTER, CTRL_C, CTRL_D, CTRL_R, ENTER, paste
 
 Read = Callable[..., str]

@@ -6,7 +6,7 @@ import pytest
 from prompt_toolkit.formatted_text import to_plain_text
 from prompt_toolkit.utils import get_cwidth
 
-from csm_repl.console.toolbar import Toolbar
+from csm_repl.front.console.toolbar import Toolbar
 
 
 def _shown(studio: Any, columns: int = 100) -> str:

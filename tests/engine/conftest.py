@@ -10,7 +10,7 @@ from csm_repl.engine import Engine
 from csm_repl.engine.graphs import GraphRunner
 from csm_repl.engine.step import EagerRunner, FrameStep, MakeRunner
 from csm_repl.model.csm import CSM
-from csm_repl.model.transformer import KVCache
+from csm_repl.model.kv_cache import KVCache
 
 MakeEngine = Callable[..., Engine]
 

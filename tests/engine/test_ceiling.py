@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csm_repl.engine import ceiling_seconds, expected_seconds
+from csm_repl.text import ceiling_seconds, expected_seconds
 
 SENTENCES = [
     "Yes.",

@@ -13,7 +13,7 @@ from csm_repl.engine import Engine, open_engine
 from csm_repl.engine.graphs import CudaGraph, GraphRunner, _first_that_works
 from csm_repl.engine.step import FrameStep
 from csm_repl.model.csm import CSM
-from csm_repl.model.transformer import KVCache
+from csm_repl.model.kv_cache import KVCache
 
 
 class Recorder:

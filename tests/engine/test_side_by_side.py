@@ -27,8 +27,9 @@ from csm_repl.engine import (
 from csm_repl.engine.core import slot_bytes
 from csm_repl.engine.step import EagerRunner, MakeRunner
 from csm_repl.errors import OutOfMemoryError
-from csm_repl.model.checkpoint import find_checkpoint, load_csm
+from csm_repl.files.checkpoint import find_checkpoint
 from csm_repl.model.csm import CSM
+from csm_repl.model.weights.convert import load_csm
 from tests.engine.conftest import MakeEngine, recorded
 from tests.faults import Fault
 

@@ -16,13 +16,14 @@ from test_quantized_linear import BF16, layer, random_rows, random_weight, relat
 from torch.nn import functional as F
 
 from csm_repl.engine import Engine, Frame, SamplingOptions, TakeRequest, text_positions
-from csm_repl.model import gpu_kernels
-from csm_repl.model.checkpoint import find_checkpoint, load_csm
+from csm_repl.files.checkpoint import find_checkpoint
 from csm_repl.model.csm import CSM
-from csm_repl.model.gpu_linear import MANY_ROWS, GpuLinear, Int4GpuLinear, Int8GpuLinear
-from csm_repl.model.linear import Linear
+from csm_repl.model.layers import gpu_kernels
+from csm_repl.model.layers.gpu_linear import MANY_ROWS, GpuLinear, Int4GpuLinear, Int8GpuLinear
+from csm_repl.model.layers.linear import Linear
 from csm_repl.model.quantize import empty_csm, is_quantized, quantize_parameter
 from csm_repl.model.transformer import Layer, step_layer
+from csm_repl.model.weights.convert import load_csm
 
 ROUNDING = {torch.float32: 1e-6, torch.float16: 2.0**-11, torch.bfloat16: 2 * BF16}
 SIZES = [(16, 48), (100, 37), (32, 64), (48, 65), (640, 9)]

@@ -1,6 +1,6 @@
 """Rewrites a checkpoint in Sesame's layout in transformers' layout.
 
-Written from transformers' own conversion script, not from `csm_repl.model.layouts`, so that the two can
+Written from transformers' own conversion script, not from `csm_repl.files.layouts`, so that the two can
 disagree.
 """
 

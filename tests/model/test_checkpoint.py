@@ -21,8 +21,9 @@ from layout_writer import (
 from safetensors.torch import load_file, save_file
 
 from csm_repl.errors import CheckpointError, ExitCode
-from csm_repl.model.checkpoint import find_checkpoint, load_csm
+from csm_repl.files.checkpoint import find_checkpoint
 from csm_repl.model.csm import CSM
+from csm_repl.model.weights.convert import load_csm
 
 
 def load(folder: Path, dtype: torch.dtype = torch.float32) -> CSM:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from layout_writer import (
     read_original,
     transformers_config,
@@ -19,7 +20,6 @@ from layout_writer import (
 from safetensors.torch import save_file
 
 from csm_repl.engine import Engine, SamplingOptions, build_prompt
-from csm_repl.model.checkpoint import find_checkpoint, load_csm
 
 GREEDY = SamplingOptions(temperature=1.0, top_k=1)
 Case = dict[str, Any]

@@ -76,8 +76,8 @@ def launches(
     monkeypatch: pytest.MonkeyPatch, n_rows: list[int], dtypes: list[torch.dtype], *, fp8: bool
 ) -> dict[str, tuple[Any, ...]]:
     """All that would be compiled for a model of full size."""
-    from csm_repl.model import gpu_kernels
-    from csm_repl.model.gpu_linear import Fp8GpuLinear, Int4GpuLinear, Int8GpuLinear
+    from csm_repl.model.layers import gpu_kernels
+    from csm_repl.model.layers.gpu_linear import Fp8GpuLinear, Int4GpuLinear, Int8GpuLinear
 
     seen: dict[str, tuple[Any, ...]] = {}
     with monkeypatch.context() as patch:
@@ -167,7 +167,7 @@ def test_all_kernels_of_all_shapes_compile_for_a_gpu(
 def test_all_that_a_model_needs_is_compiled_at_its_start_and_that_is_little(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from csm_repl.model.gpu_linear import ROWS_OF_KERNELS
+    from csm_repl.model.layers.gpu_linear import ROWS_OF_KERNELS
 
     at_start = launches(monkeypatch, list(ROWS_OF_KERNELS), [torch.bfloat16], fp8=True)
     ever = launches(monkeypatch, [1, 2, 3, 16, 17, 32, 33, 64, 65, 200], [torch.bfloat16], fp8=True)

@@ -15,9 +15,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from csm_repl.errors import DeviceError, OutOfMemoryError
-from csm_repl.model import quantized_linear, weight_cache
-from csm_repl.model.checkpoint import find_checkpoint, load_csm
-from csm_repl.model.gpu_linear import (
+from csm_repl.files.checkpoint import find_checkpoint
+from csm_repl.model.layers import cpu_linear as quantized_linear
+from csm_repl.model.layers.cpu_linear import GROUP, Int4Linear, Int8Linear
+from csm_repl.model.layers.gpu_linear import (
     MANY_ROWS,
     Fp8GpuLinear,
     GpuLinear,
@@ -25,10 +26,11 @@ from csm_repl.model.gpu_linear import (
     Int8GpuLinear,
     compile_kernels,
 )
-from csm_repl.model.native.build import compilers
+from csm_repl.model.layers.native.build import compilers
 from csm_repl.model.quantize import empty_csm, is_quantized, quantize_parameter, storage_id, storage_name
-from csm_repl.model.quantized_linear import GROUP, Int4Linear, Int8Linear
-from csm_repl.model.weight_cache import WeightCache
+from csm_repl.model.weights import weight_cache
+from csm_repl.model.weights.convert import load_csm
+from csm_repl.model.weights.weight_cache import WeightCache
 
 KINDS: list[type[GpuLinear]] = [Int8GpuLinear, Fp8GpuLinear, Int4GpuLinear]
 MODES = ["int8", "fp8", "int4"]
@@ -148,7 +150,8 @@ _IMPORTS = """
 import sys
 import csm_repl
 from csm_repl import load_csm_1b
-from csm_repl.model import checkpoint, gpu_linear
+from csm_repl.model.layers import gpu_linear
+from csm_repl.model.weights import convert as checkpoint
 assert "triton" not in sys.modules
 gpu_linear.Int4GpuLinear(64, 64)
 assert "triton" not in sys.modules

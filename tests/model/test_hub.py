@@ -24,10 +24,11 @@ from layout_writer import (
 from csm_repl.codec import load_codec
 from csm_repl.engine import Engine, build_prompt
 from csm_repl.errors import CheckpointError, ExitCode, HubError
-from csm_repl.files import MIMI_FILE, MIMI_REPO
-from csm_repl.model.checkpoint import find_checkpoint, load_csm
-from csm_repl.model.hub import ModelFiles, find_model, hub_login
-from csm_repl.model.tokenizer import TOKENIZER_MIRROR, Tokenizer
+from csm_repl.files.checkpoint import find_checkpoint
+from csm_repl.files.companions import MIMI_FILE, MIMI_REPO, TOKENIZER_MIRROR
+from csm_repl.files.hub import ModelFiles, find_model, hub_login
+from csm_repl.model.tokenizer import Tokenizer
+from csm_repl.model.weights.convert import load_csm
 from tests.fake_hub import TOKEN, FakeHub
 
 MODEL = "someone/tiny-csm"
@@ -567,7 +568,7 @@ def test_the_login_is_told_without_a_request(hub: FakeHub, cache: Path) -> None:
 
 def test_another_process_downloads_through_hf_endpoint(published: FakeHub, tmp_path: Path) -> None:
     script = (
-        "import sys; from csm_repl.model.hub import find_model;"
+        "import sys; from csm_repl.files.hub import find_model;"
         f"print(find_model({MODEL!r}, token={TOKEN!r}).folder)"
     )
     environment = {**os.environ, **published.environment(tmp_path / "hf-home")}

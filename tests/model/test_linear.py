@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from csm_repl.model import linear
-from csm_repl.model.linear import Linear, bf16_is_fast, multiplies_slowly
+from csm_repl.model.layers import linear
+from csm_repl.model.layers.linear import Linear, bf16_is_fast, multiplies_slowly
 
 ONE_ROUNDING = {torch.float32: 1e-6, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
 """At its worst, relative; products are summed in float32 in any case."""

@@ -12,7 +12,7 @@ import torch
 from layout_writer import BACKBONE_SCALING, DEPTH_SCALING
 
 from csm_repl.errors import CheckpointError
-from csm_repl.model.config import ModelConfig, RopeConfig, TransformerConfig, parse_config
+from csm_repl.files.config import ModelConfig, RopeConfig, TransformerConfig, parse_config
 from csm_repl.model.transformer import rope_table
 from tools.random_checkpoint import FULL_FLAVORS
 

@@ -11,13 +11,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from csm_repl.engine import Engine, Frame, TakeRequest, build_prompt
-from csm_repl.model.checkpoint import find_checkpoint, load_csm
+from csm_repl.files.checkpoint import find_checkpoint
 from csm_repl.model.csm import CSM
-from csm_repl.model.linear import Linear
-from csm_repl.model.native import build as building
-from csm_repl.model.native import library, multiply, needs_compiling
-from csm_repl.model.native.build import SOURCE, build, compilers
-from csm_repl.model.quantized_linear import GROUP, Int4Linear, Int4NativeLinear, Int8Linear, QuantizedLinear
+from csm_repl.model.layers.cpu_linear import GROUP, Int4Linear, Int4NativeLinear, Int8Linear, QuantizedLinear
+from csm_repl.model.layers.linear import Linear
+from csm_repl.model.layers.native import build as building
+from csm_repl.model.layers.native import library, multiply, needs_compiling
+from csm_repl.model.layers.native.build import SOURCE, build, compilers
+from csm_repl.model.weights.convert import load_csm
 from tools.random_checkpoint import TINY_FLAVORS, write_checkpoint
 
 CPU = torch.device("cpu")
@@ -248,7 +249,7 @@ def test_the_second_folder_serves_where_the_first_cannot_be_written(
 
 
 def test_without_kernels_a_model_loads_and_speaks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("csm_repl.model.native.run.library", lambda: building.Built(None, "none"))
+    monkeypatch.setattr("csm_repl.model.layers.native.run.library", lambda: building.Built(None, "none"))
     model = load(folder, quantize="int4")
     assert any(isinstance(module, Int4Linear) for module in model.modules())
     take = Engine(model).generate(build_prompt([], [256, 65, 66, 257], 4), max_frames=3)

@@ -11,14 +11,15 @@ import torch
 from test_weight_cache import Conversions, assert_equal, files
 
 from csm_repl.engine import Engine, SamplingOptions, text_positions
-from csm_repl.model import checkpoint as checkpoint_module
+from csm_repl.files.checkpoint import find_checkpoint
 from csm_repl.model import quantize as quantize_module
-from csm_repl.model import weight_cache
-from csm_repl.model.checkpoint import find_checkpoint, load_csm
 from csm_repl.model.csm import CSM
-from csm_repl.model.native import library
+from csm_repl.model.layers.cpu_linear import Int8Linear
+from csm_repl.model.layers.native import library
 from csm_repl.model.quantize import choose_kernels, empty_csm, is_quantized
-from csm_repl.model.quantized_linear import Int8Linear
+from csm_repl.model.weights import convert as checkpoint_module
+from csm_repl.model.weights import weight_cache
+from csm_repl.model.weights.convert import load_csm
 
 CPU = torch.device("cpu")
 MODES = ["int8", "int4"]

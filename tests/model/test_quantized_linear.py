@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from csm_repl.model import linear, quantized_linear
-from csm_repl.model.quantized_linear import (
+from csm_repl.model.layers import cpu_linear as quantized_linear
+from csm_repl.model.layers import linear
+from csm_repl.model.layers.cpu_linear import (
     ALIGNMENT,
     GROUP,
     Int4Linear,

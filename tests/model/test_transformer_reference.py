@@ -16,8 +16,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from csm_repl.model.checkpoint import find_checkpoint, load_csm
+from csm_repl.files.checkpoint import find_checkpoint
 from csm_repl.model.csm import CSM
+from csm_repl.model.weights.convert import load_csm
 
 TOLERANCE = 1e-4
 """Largest difference of hidden states of scale one, after 2048 positions in another order of sums."""

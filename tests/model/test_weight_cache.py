@@ -11,10 +11,11 @@ import pytest
 import torch
 from test_checkpoint import mapped_from
 
-from csm_repl.model import checkpoint as checkpoint_module
-from csm_repl.model import weight_cache
-from csm_repl.model.checkpoint import find_checkpoint, load_csm
+from csm_repl.files.checkpoint import find_checkpoint
 from csm_repl.model.csm import CSM
+from csm_repl.model.weights import convert as checkpoint_module
+from csm_repl.model.weights import weight_cache
+from csm_repl.model.weights.convert import load_csm
 
 Usage = namedtuple("Usage", "total used free")
 

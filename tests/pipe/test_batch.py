@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from csm_repl.pipe.lines import END, LineFeed, read_lines
+from csm_repl.front.pipe.lines import END, LineFeed, read_lines
 from tests.pipe.program import command, speak_as_they_arrive
 
 SCRIPT = (
@@ -184,7 +184,7 @@ def test_a_file_that_cannot_be_read_on_says_so(tmp_path: Path, monkeypatch: pyte
     path = tmp_path / "script.txt"
     path.write_bytes(b"one\n")
     answers: list[Callable[[], bytes]] = [lambda: b"one\n", lambda: (_ for _ in ()).throw(OSError("gone"))]
-    monkeypatch.setattr("csm_repl.pipe.lines.os.read", lambda *_: answers.pop(0)())
+    monkeypatch.setattr("csm_repl.front.pipe.lines.os.read", lambda *_: answers.pop(0)())
     with path.open("rb") as file:
         feed = LineFeed(file, buffered=False)
         assert feed.next(wait=True) == (1, "one")

@@ -10,7 +10,7 @@ import pytest
 
 from csm_repl.errors import LineError
 from csm_repl.events import Echo, EchoTurn, Event, LineDone, Notice, Stopped, Table
-from csm_repl.printers import JsonPrinter, PlainPrinter
+from csm_repl.front.printers import JsonPrinter, PlainPrinter
 
 ARMED = "a\x1b[2Jb\nc\u202ed\ud800"
 DEFUSED = "a\\x1b[2Jb c\\u202ed\\ud800"

@@ -17,9 +17,9 @@ import torch
 
 from csm_repl.audio import read_audio
 from csm_repl.errors import LineError
+from csm_repl.outputs.takes import TakeFolder
 from csm_repl.session.conversation import Conversation, ConversationTurn, Piece
 from csm_repl.session.store import load_session, save_session, saved_folder
-from csm_repl.session.takes import TakeFolder
 
 NOW = datetime(2025, 11, 21, 14, 23, 1)
 RATE = 24_000
@@ -87,7 +87,7 @@ def test_two_processes_in_one_folder_overwrite_nothing(tmp_path):
 _ENDLESS_TAKES = """
 import sys, torch
 from pathlib import Path
-from csm_repl.session.takes import TakeFolder
+from csm_repl.outputs.takes import TakeFolder
 takes = TakeFolder(Path(sys.argv[1]))
 print("ready", flush=True)
 while True:

@@ -16,9 +16,9 @@ import torch
 
 from csm_repl.audio import read_audio
 from csm_repl.errors import LineError, OutputError, UsageError
+from csm_repl.outputs.takes import TakeFolder
 from csm_repl.session import takes as takes_module
 from csm_repl.session.sidecars import codes_bytes, json_bytes
-from csm_repl.session.takes import TakeFolder
 
 NOW = datetime(2025, 11, 21, 14, 23, 1)
 RATE = 24_000
@@ -273,7 +273,7 @@ def test_a_failed_take_leaves_nothing_behind_and_the_next_one_works(tmp_path, mo
 
 def test_the_folder_is_checked_without_importing_torch(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from csm_repl.session.takes import TakeFolder;"
+        "import sys; from pathlib import Path; from csm_repl.outputs.takes import TakeFolder;"
         "TakeFolder(Path(sys.argv[1])).check_writable(); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 0

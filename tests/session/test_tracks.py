@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from csm_repl.audio import write_audio
 from csm_repl.errors import OutputError
+from csm_repl.outputs.takes import TakeFolder
+from csm_repl.outputs.tracks import Tracks
 from csm_repl.session import tracks as tracks_module
-from csm_repl.session.takes import TakeFolder
-from csm_repl.session.tracks import Tracks
 
 NOW = datetime(2025, 11, 21, 14, 23, 1)
 RATE = 24_000

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from csm_repl.commands import run_line
 from csm_repl.events import Event
 from csm_repl.settings import load_settings
 from csm_repl.studio import Studio, open_studio
+from csm_repl.studio.commands import run_line
 from tests.speech import write_clip
 from tools.random_checkpoint import TINY_FLAVORS, write_checkpoint
 

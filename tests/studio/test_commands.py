@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from csm_repl.commands import COMMANDS
 from csm_repl.errors import LineError
 from csm_repl.events import LineDone, Notice, PlayFile, Quit, Table, TurnDone
 from csm_repl.studio import Studio
+from csm_repl.studio.commands import COMMANDS
 from tests.studio.conftest import MakeStudio, of_type, say
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from csm_repl.events import Audio, Event, LineDone, Notice, Progress, Stopped, TurnDone
-from csm_repl.jobs import Interrupts, run_job
+from csm_repl.front.jobs import Interrupts, run_job
 from csm_repl.studio import Studio
 from tests.faults import Fault
 from tests.studio.conftest import MakeStudio, of_type, say
@@ -16,7 +16,7 @@ from tests.studio.conftest import MakeStudio, of_type, say
 
 def _interrupt_at(studio: Studio, text: str, n_audio: int) -> list[Event]:
     """Events of a line whose listener is hit by Ctrl-C at the n-th chunk of sound."""
-    from csm_repl.commands import run_line
+    from csm_repl.studio.commands import run_line
 
     events: list[Event] = []
 
@@ -76,7 +76,7 @@ def test_an_interrupt_inside_a_pass_leaves_a_sound_engine(
     with monkeypatch.context() as patch:
         Fault(KeyboardInterrupt, left=4).plant(patch, backbone, backbone.layers[1])
         events: list[Event] = []
-        from csm_repl.commands import run_line
+        from csm_repl.studio.commands import run_line
 
         assert run_job(run_line(studio, "Hit in a layer."), events.append)
     assert of_type(events, Stopped)
@@ -92,7 +92,7 @@ def test_a_stop_before_any_sound_says_that_nothing_was_made(endless: Studio) -> 
         if isinstance(event, Progress):
             raise KeyboardInterrupt
 
-    from csm_repl.commands import run_line
+    from csm_repl.studio.commands import run_line
 
     events: list[Event] = []
     endless.settings = endless.settings.with_value("trim_tail", True, "test")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from csm_repl.errors import CheckpointError, HubError
-from csm_repl.model.config import parse_config
+from csm_repl.files.config import parse_config
 from csm_repl.model.csm import CSM
 from csm_repl.settings import Settings, load_settings
 from csm_repl.studio.open import find_wanted_model, open_studio, with_recommended_sampling
@@ -47,7 +47,7 @@ def test_quiet_turns_the_bars_of_downloads_off(tmp_path: Path) -> None:
 
 @pytest.fixture
 def builtin(monkeypatch: pytest.MonkeyPatch, micro_checkpoint: Path) -> Path:
-    for module in ("csm_repl.model.hub", "csm_repl.studio.open"):
+    for module in ("csm_repl.files.hub", "csm_repl.studio.open"):
         monkeypatch.setattr(f"{module}.builtin_folder", lambda: micro_checkpoint)
     return micro_checkpoint
 
@@ -96,7 +96,7 @@ def test_cached_csm_1b_is_preferred_to_the_built_in_voice(
 def test_an_installation_without_the_built_in_voice_says_how_to_get_csm_1b(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for module in ("csm_repl.model.hub", "csm_repl.studio.open"):
+    for module in ("csm_repl.files.hub", "csm_repl.studio.open"):
         monkeypatch.setattr(f"{module}.builtin_folder", lambda: tmp_path / "demo")
     with pytest.raises(HubError, match="hf download"):
         find_wanted_model(_settings())

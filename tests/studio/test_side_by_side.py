@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from csm_repl.commands import run_line
 from csm_repl.errors import OutputError
 from csm_repl.events import Audio, Echo, Event, LineDone, Notice, Stopped, Table, TurnDone
-from csm_repl.pipe.lines import LineFeed
-from csm_repl.pipe.listener import Listener
-from csm_repl.pipe.side_by_side import LINES_PER_SLOT, SideBySide
-from csm_repl.printers import PlainPrinter
+from csm_repl.front.pipe.lines import LineFeed
+from csm_repl.front.pipe.listener import Listener
+from csm_repl.front.pipe.side_by_side import LINES_PER_SLOT, SideBySide
+from csm_repl.front.printers import PlainPrinter
 from csm_repl.studio import Studio
+from csm_repl.studio.commands import run_line
 from tests.speech import read_pcm
 from tests.studio.conftest import MakeStudio, of_type, say
 
@@ -227,7 +227,7 @@ def test_bad_lines_are_reported_in_their_place_and_the_others_are_spoken(speak: 
 def test_a_take_that_fails_costs_its_own_line_and_numbers_and_seeds_stay(
     speak: Speak, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from csm_repl.session.takes import LineFiles
+    from csm_repl.outputs.takes import LineFiles
 
     save = LineFiles.save_turn
 

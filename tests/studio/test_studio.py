@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from csm_repl.commands import run_line
 from csm_repl.engine import TakeRequest, segment_positions, spoken_text
 from csm_repl.errors import LineError
 from csm_repl.events import Audio, Echo, LineDone, Notice, TurnDone, TurnStarted
 from csm_repl.studio import Studio
+from csm_repl.studio.commands import run_line
 from csm_repl.voices import PrepareOptions, VoiceFolder
 from tests.speech import read_pcm, write_clip
 from tests.studio.conftest import MakeStudio, of_type, say

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from csm_repl.engine import Engine, SamplingOptions, build_prompt, spoken_text
-from csm_repl.model.checkpoint import find_checkpoint, load_csm
+from csm_repl.files.checkpoint import find_checkpoint
 from csm_repl.model.tokenizer import Tokenizer
+from csm_repl.model.weights.convert import load_csm
 from csm_repl.train.data.items import EncodedTurn, Item
 
 FLAVORS: dict[str, Any] = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from csm_repl.model.config import ModelConfig, parse_config
+from csm_repl.files.config import ModelConfig, parse_config
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.train.learn.initialise import new_network
 from csm_repl.train.learn.network import TrainableCSM

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from csm_repl.voices.cache import ClipCache, content_digest, default_cache_dir
+from csm_repl.paths import default_cache_dir
+from csm_repl.voices.cache import ClipCache, content_digest
 
 CODES = torch.arange(12).reshape(3, 4)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from csm_repl.model.builtin import builtin_folder
+from csm_repl.files.builtin import builtin_folder
 
 MAX_BYTES = 30_000_000
 

@@ -15,7 +15,7 @@ import torch
 from csm_repl.codec import load_codec
 from csm_repl.engine import build_prompt, spoken_text
 from csm_repl.engine.prompt import segment_positions
-from csm_repl.model.checkpoint import find_checkpoint
+from csm_repl.files.checkpoint import find_checkpoint
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.train.learn.initialise import load_network
 

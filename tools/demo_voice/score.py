@@ -23,7 +23,7 @@ import soundfile
 import torch
 
 from csm_repl import Segment, load_csm_1b
-from csm_repl.generator import Generator
+from csm_repl.api import Generator
 from tools.demo_voice.recognise import recognise_all, word_errors
 from tools.demo_voice.similarity import VoiceMeasure
 

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from csm_repl.engine.prompt import segment_positions, spoken_text
-from csm_repl.model.config import ModelConfig
+from csm_repl.files.config import ModelConfig
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.train.data.items import Item
 from csm_repl.train.events import LeftOut

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from csm_repl.model.checkpoint import find_checkpoint
-from csm_repl.model.hub import ModelFiles
-from csm_repl.model.published import read_published
+from csm_repl.files.checkpoint import find_checkpoint
+from csm_repl.files.hub import ModelFiles
+from csm_repl.model.weights.published import read_published
 from csm_repl.train.export.model_folder import Layout, write_model
 from csm_repl.train.learn.lora import apply_adapter, read_adapter
 

@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 
 from csm_repl.errors import UsageError
-from csm_repl.model.config import ModelConfig
-from csm_repl.model.hub import ModelFiles
+from csm_repl.files.config import ModelConfig
+from csm_repl.files.hub import ModelFiles
 from csm_repl.train.export.companions import companions
 from csm_repl.train.export.original import original_config, write_original
 from csm_repl.train.export.transformers import write_transformers

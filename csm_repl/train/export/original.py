@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from csm_repl.errors import UsageError
-from csm_repl.model.config import FLAVORS, ModelConfig, RopeConfig, TransformerConfig
+from csm_repl.files.config import FLAVORS, ModelConfig, RopeConfig, TransformerConfig
 from csm_repl.train.export.companions import copy_files
 from csm_repl.train.files import write_json, write_weights
 

@@ -11,12 +11,13 @@ from typing import Protocol
 import torch
 
 from csm_repl.audio import output_error
-from csm_repl.files import read_config
-from csm_repl.model.checkpoint import Checkpoint, find_checkpoint, open_weights
-from csm_repl.model.config import ModelConfig
-from csm_repl.model.hub import ModelFiles
-from csm_repl.model.layouts import recipes
-from csm_repl.model.published import read_published
+from csm_repl.files.checkpoint import Checkpoint, find_checkpoint
+from csm_repl.files.config import ModelConfig
+from csm_repl.files.hub import ModelFiles
+from csm_repl.files.layouts import recipes
+from csm_repl.files.read import read_config
+from csm_repl.model.weights.published import read_published
+from csm_repl.model.weights.tensors import open_weights
 from csm_repl.train.events import Note
 from csm_repl.train.export.model_folder import natural_layout, write_model
 from csm_repl.train.learn.initialise import load_network, new_network

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from csm_repl.errors import CheckpointError
-from csm_repl.files import read_config
-from csm_repl.model.config import ModelConfig, RopeConfig, TransformerConfig
-from csm_repl.model.hub import ModelFiles
-from csm_repl.model.published import to_transformers
+from csm_repl.files.config import ModelConfig, RopeConfig, TransformerConfig
+from csm_repl.files.hub import ModelFiles
+from csm_repl.files.read import read_config
+from csm_repl.model.weights.published import to_transformers
 from csm_repl.train.export.companions import companions, copy_files
 from csm_repl.train.export.transformers_mimi import mimi_config, mimi_state
 from csm_repl.train.export.transformers_tokenizer import SpecialIds, write_tokenizer

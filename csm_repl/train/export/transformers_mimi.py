@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from csm_repl.errors import CheckpointError
-from csm_repl.model.published import pairs_to_half
+from csm_repl.model.weights.published import pairs_to_half
 
 __all__ = ["mimi_config", "mimi_state"]
 

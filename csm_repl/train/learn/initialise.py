@@ -7,10 +7,10 @@ import math
 import torch
 
 from csm_repl.errors import OutOfMemoryError
-from csm_repl.model.checkpoint import Checkpoint
-from csm_repl.model.config import ModelConfig
+from csm_repl.files.checkpoint import Checkpoint
+from csm_repl.files.config import ModelConfig
 from csm_repl.model.device import out_of_memory
-from csm_repl.model.published import original_shapes, read_published
+from csm_repl.model.weights.published import original_shapes, read_published
 from csm_repl.train.learn.network import TrainableCSM
 
 __all__ = ["initial_state", "load_network", "new_network"]

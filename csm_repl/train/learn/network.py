@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint as run_checkpointed
 from torchtune.modules import FeedForward, MultiHeadAttention, RMSNorm, TransformerSelfAttentionLayer
 
 from csm_repl.errors import UsageError
-from csm_repl.model.config import ModelConfig, TransformerConfig
+from csm_repl.files.config import ModelConfig, TransformerConfig
 from csm_repl.model.transformer import apply_rope, rope_table
 
 __all__ = ["TrainableCSM"]

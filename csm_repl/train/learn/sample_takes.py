@@ -12,13 +12,14 @@ import torch
 
 from csm_repl.audio import output_error, write_audio
 from csm_repl.codec import Codec
-from csm_repl.engine import Engine, ceiling_seconds, spoken_text
-from csm_repl.model.config import ModelConfig
+from csm_repl.engine import Engine, spoken_text
+from csm_repl.files.config import ModelConfig
+from csm_repl.files.layouts import ORIGINAL, TRANSFORMERS, recipes
 from csm_repl.model.csm import CSM
-from csm_repl.model.layouts import ORIGINAL, TRANSFORMERS, recipes
-from csm_repl.model.published import DEPTH_EMBEDDINGS
 from csm_repl.model.tokenizer import Tokenizer
+from csm_repl.model.weights.published import DEPTH_EMBEDDINGS
 from csm_repl.speech import FixedContext, Speech, TurnOver, TurnPiece, TurnRequest
+from csm_repl.text import ceiling_seconds
 from csm_repl.train.events import Sampled
 from csm_repl.train.learn.network import TrainableCSM
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from csm_repl.engine import build_prompt, spoken_text
-from csm_repl.model.config import ModelConfig
+from csm_repl.files.config import ModelConfig
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.train.data.batches import BatchPlan, Position, Sequences, lay_out
 from csm_repl.train.data.items import EncodedTurn, Item

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file
 
 from csm_repl.errors import TrainingError, UsageError
-from csm_repl.files import read_config
-from csm_repl.model.checkpoint import find_checkpoint
-from csm_repl.model.config import FLAVORS as NAMED
-from csm_repl.model.config import ModelConfig, RopeConfig, TransformerConfig, parse_config
-from csm_repl.model.hub import find_model
-from csm_repl.model.published import read_published
+from csm_repl.files.checkpoint import find_checkpoint
+from csm_repl.files.config import FLAVORS as NAMED
+from csm_repl.files.config import ModelConfig, RopeConfig, TransformerConfig, parse_config
+from csm_repl.files.hub import find_model
+from csm_repl.files.read import read_config
+from csm_repl.model.weights.published import read_published
 from csm_repl.train import files
 from csm_repl.train.export.companions import companions
 from csm_repl.train.export.original import original_config, write_original

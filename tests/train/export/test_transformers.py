@@ -16,11 +16,12 @@ from safetensors.torch import load_file, save_file
 from csm_repl.codec import MimiCodec
 from csm_repl.engine import Engine, build_prompt, spoken_text
 from csm_repl.errors import CheckpointError
-from csm_repl.model.checkpoint import find_checkpoint, load_csm
-from csm_repl.model.config import parse_config
-from csm_repl.model.hub import ModelFiles, find_model
-from csm_repl.model.published import read_published
+from csm_repl.files.checkpoint import find_checkpoint
+from csm_repl.files.config import parse_config
+from csm_repl.files.hub import ModelFiles, find_model
 from csm_repl.model.tokenizer import Tokenizer
+from csm_repl.model.weights.convert import load_csm
+from csm_repl.model.weights.published import read_published
 from csm_repl.train.data.batches import Batch
 from csm_repl.train.export.companions import companions
 from csm_repl.train.export.original import write_original

@@ -66,7 +66,7 @@ def overfitted(
     tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[list[TrainEvent], Path]:
     """Two clips learnt by heart, from scratch."""
-    from csm_repl.model.config import parse_config
+    from csm_repl.files.config import parse_config
     from csm_repl.train.learn.initialise import new_network
     from tests.train.clips import FLAVORS
 

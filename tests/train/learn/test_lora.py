@@ -11,9 +11,10 @@ import torch
 from safetensors import safe_open
 
 from csm_repl.errors import CheckpointError, UsageError
-from csm_repl.model.checkpoint import find_checkpoint, load_csm
-from csm_repl.model.hub import ModelFiles, find_model
+from csm_repl.files.checkpoint import find_checkpoint
+from csm_repl.files.hub import ModelFiles, find_model
 from csm_repl.model.tokenizer import Tokenizer
+from csm_repl.model.weights.convert import load_csm
 from csm_repl.train.events import CheckpointSaved, StepDone
 from csm_repl.train.export.companions import companions
 from csm_repl.train.export.merge import merge_adapter

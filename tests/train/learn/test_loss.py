@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from csm_repl.engine import spoken_text
-from csm_repl.model.config import ModelConfig
-from csm_repl.model.published import to_transformers
+from csm_repl.files.config import ModelConfig
 from csm_repl.model.tokenizer import Tokenizer
+from csm_repl.model.weights.published import to_transformers
 from csm_repl.train.data.batches import Batch, lay_out
 from csm_repl.train.data.items import Item
 from csm_repl.train.learn.loss import Losses, choose_frames, frame_losses, hide_frames, hide_voices

@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from csm_repl.engine import build_prompt
-from csm_repl.model.checkpoint import find_checkpoint, load_csm
-from csm_repl.model.config import ModelConfig, parse_config
+from csm_repl.files.checkpoint import find_checkpoint
+from csm_repl.files.config import ModelConfig, parse_config
 from csm_repl.model.csm import CSM
-from csm_repl.model.published import half_to_pairs, pairs_to_half, read_published
+from csm_repl.model.weights.convert import load_csm
+from csm_repl.model.weights.published import half_to_pairs, pairs_to_half, read_published
 from csm_repl.train.learn.initialise import load_network, new_network
 from csm_repl.train.learn.network import TrainableCSM
 from tests.model.layout_writer import read_original, transformers_config, transformers_state, write_config

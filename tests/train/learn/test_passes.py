@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from csm_repl.model.config import ModelConfig
+from csm_repl.files.config import ModelConfig
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.train.data.batches import Batch, lay_out
 from csm_repl.train.data.items import Item

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from csm_repl.errors import TrainingError
-from csm_repl.model.config import parse_config
+from csm_repl.files.config import parse_config
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.train.data.items import Item
 from csm_repl.train.events import Evaluated, Finished, StepDone, TrainEvent

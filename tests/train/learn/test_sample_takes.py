@@ -12,11 +12,13 @@ import torch
 pytest.importorskip("torchtune")
 
 from csm_repl.codec import Codec, load_codec
-from csm_repl.engine import Engine, build_prompt, ceiling_seconds, spoken_text
+from csm_repl.engine import Engine, build_prompt, spoken_text
 from csm_repl.errors import OutputError
-from csm_repl.model.checkpoint import find_checkpoint, load_csm
-from csm_repl.model.config import ModelConfig
+from csm_repl.files.checkpoint import find_checkpoint
+from csm_repl.files.config import ModelConfig
 from csm_repl.model.tokenizer import Tokenizer
+from csm_repl.model.weights.convert import load_csm
+from csm_repl.text import ceiling_seconds
 from csm_repl.train.learn.initialise import initial_state, load_network
 from csm_repl.train.learn.network import TrainableCSM
 from csm_repl.train.learn.sample_takes import TakeSampler, speaking_model

@@ -9,7 +9,7 @@ import torch
 
 pytest.importorskip("torchtune")
 
-from csm_repl.model.config import ModelConfig
+from csm_repl.files.config import ModelConfig
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.train.data.items import Item
 from csm_repl.train.events import Evaluated, Finished, TrainEvent

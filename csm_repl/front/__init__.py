@@ -1,0 +1,1 @@
+"""Front ends: they show, play and pipe what the studio tells."""

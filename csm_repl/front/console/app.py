@@ -1,0 +1,237 @@
+"""Loads, then one line after the other until somebody leaves.
+
+Jobs run in the main thread while no prompt is shown, so Ctrl-C is a plain KeyboardInterrupt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import traceback
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from csm_repl import __version__
+from csm_repl.audio import SAMPLE_RATE, AudioSink, open_sink
+from csm_repl.errors import CsmReplError, ExitCode
+from csm_repl.events import Audio, Echo, Event, LineDone, Notice, PlayFile, Quit, Stopped
+from csm_repl.front.console.playback import Playback
+from csm_repl.front.console.terminal import kept_terminal, silent_keys
+from csm_repl.front.jobs import Interrupts, run_job, unexpected
+from csm_repl.front.printers import JsonPrinter, Printer
+from csm_repl.front.printers.rich import RichPrinter, open_console
+from csm_repl.settings import Settings
+from csm_repl.studio.commands import run_line
+
+if TYPE_CHECKING:
+    from csm_repl.studio import Studio
+
+__all__ = ["ConsoleApp", "run_console"]
+
+log = logging.getLogger(__name__)
+_HINT = "Type a line, with || between turns. $HELP$ lists the commands, Ctrl-D leaves."
+
+
+def run_console(settings: Settings) -> ExitCode:
+    """Talks with whoever is at the terminal.
+
+    Raises:
+        CsmReplError: nothing can be spoken: usage, model or device.
+    """
+    screen = RichPrinter(open_console(settings.color), quiet=settings.quiet, verbose=settings.verbose)
+    printer: Printer = screen
+    if settings.json:
+        printer = JsonPrinter(sys.stdout, sys.stderr, quiet=settings.quiet, verbose=settings.verbose)
+    with contextlib.ExitStack() as stack:
+        # Once for all: an interrupt at a bad moment must not leave a shell without echo.
+        stack.enter_context(kept_terminal())
+        interrupts = stack.enter_context(Interrupts())
+        try:
+            # An output that cannot be written is said before the model loads.
+            sink = _open_sink(settings, stack)
+            with silent_keys():
+                studio = _open_studio(settings, printer)
+        except KeyboardInterrupt:
+            printer.handle(Stopped("Stopped."), 0)
+            return ExitCode.INTERRUPTED
+        return ConsoleApp(studio, printer, sink, interrupts).run()
+
+
+def _open_sink(settings: Settings, stack: contextlib.ExitStack) -> AudioSink | None:
+    if settings.out_file is None:
+        return None
+    return stack.enter_context(
+        open_sink(settings.out_file, raw=settings.raw, rate=SAMPLE_RATE, replace=settings.force)
+    )
+
+
+def _open_studio(settings: Settings, printer: Printer) -> Studio:
+    if not isinstance(printer, RichPrinter):
+        from csm_repl.studio import open_studio
+
+        return open_studio(settings, say=printer.say)
+    # torch alone takes seconds to import.
+    with printer.busy("Starting."):
+        from csm_repl.studio import open_studio
+    with contextlib.ExitStack() as spinner:
+
+        def say(text: str) -> None:
+            spinner.close()
+            printer.say(text)
+            # Downloads before it have a progress bar of their own, which a spinner would write over.
+            if text.startswith("Loading "):
+                spinner.enter_context(printer.busy("Reading the weights."))
+
+        return open_studio(settings, say=say)
+
+
+class ConsoleApp:
+    """The loop between prompt and jobs.
+
+    Args:
+        studio: ready to speak; its voices have not been looked at yet.
+        printer: shows what happens.
+        sink: the file of the whole run.
+        interrupts: counts Ctrl-C.
+    """
+
+    def __init__(
+        self, studio: Studio, printer: Printer, sink: AudioSink | None, interrupts: Interrupts
+    ) -> None:
+        self._studio = studio
+        self._printer = printer
+        self._sink = sink
+        self._interrupts = interrupts
+        self._playback = Playback(studio.codec.sample_rate, lambda: self._studio.settings, self._handle)
+        self._line = 0
+        self._quit = False
+
+    def run(self) -> ExitCode:
+        code = ExitCode.OK
+        try:
+            self._begin()
+            code = self._loop()
+        except SystemExit:
+            # The second Ctrl-C of a job. What was made is still put in order.
+            code = ExitCode.INTERRUPTED
+        self._rest()
+        with contextlib.suppress(KeyboardInterrupt, SystemExit):
+            self._finish(wait=code == ExitCode.OK)
+        return code
+
+    def _begin(self) -> None:
+        self._job(self._look_at_voices())
+        if isinstance(self._printer, RichPrinter):
+            self._printer.banner(*_banner(self._studio))
+            self._gap()
+
+    def _loop(self) -> ExitCode:
+        # Here and not above: it wants the voices' names.
+        from csm_repl.front.console.prompt import LeftByInterruptError, open_prompt
+
+        prompt = open_prompt(self._studio, self._studio.settings.color, self._interrupted_prompt)
+        while not self._quit:
+            try:
+                text = prompt.read()
+                self._line += 1
+                self._job(run_line(self._studio, text))
+                if text.strip() and not self._quit:
+                    self._gap()
+            except EOFError:
+                break
+            except LeftByInterruptError:
+                return ExitCode.INTERRUPTED
+            except KeyboardInterrupt:
+                self._playback.stop()
+            except OSError:
+                # The terminal is gone.
+                log.info("the terminal cannot be read any more", exc_info=True)
+                break
+        return ExitCode.OK
+
+    def _finish(self, *, wait: bool) -> None:
+        for path in self._studio.finish():
+            with contextlib.suppress(OSError):
+                self._printer.track(str(path))
+        try:
+            if wait:
+                self._playback.wait()
+        finally:
+            self._playback.close()
+
+    # --- a job ----------------------------------------------------------------------------------------
+
+    def _job(self, events: Iterator[Event]) -> None:
+        """Runs to its end whatever happens; only leaving gets through."""
+        with silent_keys():
+            try:
+                run_job(events, self._handle)
+            except CsmReplError as error:
+                log.info("line %d failed", self._line, exc_info=True)
+                self._fail(error)
+            except Exception as error:  # the model is still loaded, and the next line may work
+                log.exception("line %d failed", self._line)
+                self._fail(unexpected(error))
+            finally:
+                self._rest()
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, Quit):
+            self._quit = True
+            return
+        if isinstance(event, PlayFile):
+            self._playback.file(event.file)
+            return
+        if isinstance(event, Echo):
+            self._playback.prepare()
+        elif isinstance(event, Audio):
+            if self._sink is not None:
+                self._sink.write(event.samples)
+            self._playback.add(event)
+        elif isinstance(event, LineDone):
+            self._playback.end()
+        elif isinstance(event, Stopped):
+            self._playback.stop()
+        self._printer.handle(event, self._line)
+
+    def _fail(self, error: CsmReplError) -> None:
+        self._playback.end()
+        if self._studio.settings.debug and isinstance(self._printer, RichPrinter):
+            self._printer.traceback(traceback.format_exc())
+        self._printer.error(error)
+
+    def _rest(self) -> None:
+        if isinstance(self._printer, RichPrinter):
+            self._printer.rest()
+
+    def _gap(self) -> None:
+        if isinstance(self._printer, RichPrinter):
+            self._printer.gap()
+
+    def _interrupted_prompt(self) -> bool:
+        self._playback.stop()
+        return self._interrupts.note()
+
+    def _look_at_voices(self) -> Iterator[Event]:
+        """As `Studio.refresh_voices`, without what the banner says anyway."""
+        with contextlib.ExitStack() as stack:
+            if isinstance(self._printer, RichPrinter):
+                stack.enter_context(self._printer.waiting("Looking at the voices."))
+            changes = self._studio.voices.refresh()
+        unedited = {clip.path for clip in self._studio.voices.clips if clip.transcript == "whisper"}
+        for change in changes:
+            if change.kind == "unusable":
+                yield Notice(change.message, "warning")
+            else:
+                yield Notice(change.message, "info" if change.path in unedited else "detail")
+
+
+def _banner(studio: Studio) -> tuple[str, list[tuple[int, str]], list[str]]:
+    model, voices = studio.model, studio.voices
+    speakers = sorted({clip.speaker for clip in voices.clips})
+    hints = [_HINT]
+    if not speakers:
+        hints.insert(0, f"No clips in {voices.root}: speakers get voices by chance.")
+    title = f"csm-repl {__version__}: {model.name} on {model.device}, {model.numbers}"
+    return title, [(speaker, voices.name(speaker)) for speaker in speakers], hints

@@ -1,0 +1,104 @@
+"""Completes `$COMMANDS$`, their first argument, and a setting's value; plain text is left alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+
+from csm_repl.front.printers import defused
+from csm_repl.settings import SettingSpec, spec
+from csm_repl.studio.commands import COMMANDS
+
+if TYPE_CHECKING:
+    from csm_repl.studio import Studio
+
+__all__ = ["CommandCompleter", "begins_command"]
+
+_NAME = re.compile(r"\s*\$([^\W\d_]*)\Z")
+_ARGUMENTS = re.compile(r"\s*\$([^\W\d_]+)\$?\s+([^$]*)\Z")
+_VALUE_WORDS = ("on", "off", "auto", "random", "emacs", "vi")
+"""Settings take these words or none; each is offered where the setting's own parser accepts it."""
+
+
+def begins_command(text: str) -> bool:
+    """Whether what has been typed so far can only become a command."""
+    return _NAME.match(text) is not None or _ARGUMENTS.match(text) is not None
+
+
+class CommandCompleter(Completer):
+    """Reads the registry of commands.
+
+    Args:
+        studio: is asked for what may stand as an argument.
+    """
+
+    def __init__(self, studio: Studio) -> None:
+        self._studio = studio
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+        typed = document.text_before_cursor
+        if match := _NAME.match(typed):
+            yield from _names(match[1])
+        elif match := _ARGUMENTS.match(typed):
+            yield from self._arguments(match[1].upper(), match[2], closed=document.text_after_cursor != "")
+
+    def _arguments(self, name: str, typed: str, *, closed: bool) -> Iterator[Completion]:
+        command = COMMANDS.get(name)
+        if command is None or command.complete is None:
+            return
+        end = "" if closed else "$"
+        first, space, value = typed.partition(" ")
+        if name == "SET" and space:
+            yield from self._values(first, value.lstrip(), end)
+            return
+        if space:
+            return
+        for word in command.complete(self._studio):
+            if not word.lower().startswith(first.lower()):
+                continue
+            setting = _setting(word) if name == "SET" else None
+            yield Completion(
+                word + (" " if setting else end),
+                start_position=-len(first),
+                display=defused(word),
+                display_meta=setting.help if setting else "",
+            )
+
+    def _values(self, name: str, typed: str, end: str) -> Iterator[Completion]:
+        setting = _setting(name)
+        if setting is None or not setting.live:
+            return
+        for word in _VALUE_WORDS:
+            if word.startswith(typed.lower()) and _accepts(setting, word):
+                yield Completion(word + end, start_position=-len(typed), display=word)
+
+
+def _names(typed: str) -> Iterator[Completion]:
+    for name, command in COMMANDS.items():
+        if name.startswith(typed.upper()):
+            # One that takes arguments is left open for them.
+            yield Completion(
+                f"${name} " if command.args else f"${name}$",
+                start_position=-len(typed) - 1,
+                display=command.usage,
+                display_meta=command.help,
+            )
+
+
+def _setting(name: str) -> SettingSpec | None:
+    try:
+        return spec(name)
+    except KeyError:
+        return None
+
+
+def _accepts(setting: SettingSpec, word: str) -> bool:
+    try:
+        setting.parse(word)
+    except ValueError:
+        return False
+    return True

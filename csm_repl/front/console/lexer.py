@@ -1,0 +1,82 @@
+"""Colours what is typed by what it will mean: who speaks which turn, and what is a command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from prompt_toolkit.document import Document
+from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.lexers import Lexer
+
+from csm_repl.front.printers.rich import speaker_color
+from csm_repl.text.grammar import Span, spans
+
+__all__ = ["LineLexer", "fragments", "speaker_style"]
+
+
+def speaker_style(speaker: int) -> str:
+    """In the speaker's colour, as the printer has it; below 0 there is nobody."""
+    if speaker < 0:
+        return "class:impossible"
+    return f"fg:ansi{speaker_color(speaker).replace('_', '')}"
+
+
+class LineLexer(Lexer):
+    """Text in the colour of whoever will speak it.
+
+    Args:
+        names: the commands there are.
+        primary: the primary speaker at this moment.
+    """
+
+    def __init__(self, names: Collection[str], primary: Callable[[], int]) -> None:
+        self._names = names
+        self._primary = primary
+
+    def lex_document(self, document: Document) -> Callable[[int], StyleAndTextTuples]:
+        lines: list[StyleAndTextTuples] = [[]]
+        for style, text in fragments(document.text, self._names, self._primary()):
+            first, *others = text.split("\n")
+            lines[-1].append((style, first))
+            lines.extend([(style, other)] for other in others)
+
+        def get_line(number: int) -> StyleAndTextTuples:
+            return lines[number] if number < len(lines) else []
+
+        return get_line
+
+
+def fragments(text: str, names: Collection[str], primary: int) -> list[tuple[str, str]]:
+    """`text` in pieces, each with its style."""
+    result = []
+    turn: list[Span] = []
+    position = 0
+    for span in [*spans(text, names), None]:
+        if span is not None and span.kind in {"text", "offset"}:
+            turn.append(span)
+            continue
+        result += _turn_fragments(text, turn, primary, position)
+        turn = []
+        if span is not None:
+            result.append((_STYLES.get(span.kind, ""), text[span.start : span.end]))
+            position += span.kind == "separator"
+    return result
+
+
+_STYLES = {
+    "separator": "class:separator",
+    "command": "class:command",
+    "command-args": "class:command-args",
+}
+
+
+def _turn_fragments(text: str, turn: list[Span], primary: int, position: int) -> list[tuple[str, str]]:
+    offset = position
+    for span in turn:
+        if span.kind == "offset":
+            offset = int(text[span.start : span.end].strip().replace("−", "-"))
+    style = speaker_style(primary + offset)
+    return [
+        (f"{style} class:offset" if span.kind == "offset" else style, text[span.start : span.end])
+        for span in turn
+    ]

@@ -1,0 +1,85 @@
+"""Where a run's events go: printer, file and loudspeaker; and what became of the run."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from csm_repl.audio import AudioSink, read_audio, to_mono
+from csm_repl.audio.player import Player
+from csm_repl.errors import CsmReplError
+from csm_repl.events import Audio, Event, LineDone, Notice, PlayFile, Quit
+from csm_repl.front.jobs import unexpected
+from csm_repl.front.printers import PlainPrinter
+
+__all__ = ["Listener"]
+
+log = logging.getLogger(__name__)
+
+
+class Listener:
+    """Takes events in the order of their lines.
+
+    Args:
+        printer: shows results and notices.
+        sink: the file of the whole run.
+        player: plays while lines are spoken.
+    """
+
+    def __init__(self, printer: PlainPrinter, sink: AudioSink | None, player: Player | None) -> None:
+        self._printer = printer
+        self._sink = sink
+        self._player = player
+        self.quit = False
+        """Whether `$EXIT$` was heard."""
+        self.failed = False
+        """Whether a line failed."""
+
+    def handle(self, event: Event, line: int) -> None:
+        """Takes an event of input line `line`."""
+        if isinstance(event, Quit):
+            self.quit = True
+        elif isinstance(event, PlayFile):
+            self._play_file(event.file, line)
+        elif isinstance(event, Audio):
+            if self._sink is not None:
+                self._sink.write(event.samples)
+            if self._player is not None:
+                self._player.play(event.samples)
+        else:
+            if isinstance(event, LineDone) and self._player is not None:
+                self._player.end()
+            self._printer.handle(event, line)
+
+    def fail(self, error: Exception, line: int) -> None:
+        """Reports an error of input line `line`; the next lines can still be spoken.
+
+        Raises:
+            BrokenPipeError: it is that, and there is nobody to report to.
+        """
+        if isinstance(error, BrokenPipeError):
+            raise error
+        self.failed = True
+        if isinstance(error, CsmReplError):
+            log.info("line %d failed", line, exc_info=error)
+            self._printer.error(error, line)
+        else:
+            log.error("line %d failed", line, exc_info=error)
+            self._printer.error(unexpected(error), line)
+
+    def finish(self, tracks: list[Path], *, interrupted: bool) -> None:
+        """The end of the run."""
+        for path in tracks:
+            self._printer.track(str(path))
+        if self._player is not None:
+            if not interrupted:
+                self._player.wait()
+            self._player.close()
+
+    def _play_file(self, file: Path, line: int) -> None:
+        if self._player is None:
+            self._printer.handle(Notice(f"{file} is not played: this run has no playback (--play)."), line)
+            return
+        samples, _ = read_audio(file)
+        self._player.play(to_mono(samples))
+        self._player.end()

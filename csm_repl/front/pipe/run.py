@@ -1,0 +1,130 @@
+"""From options to exit code: opens what a run without a terminal needs, and runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from csm_repl.audio import SAMPLE_RATE, AudioSink, open_sink
+from csm_repl.audio.player import Player, open_player
+from csm_repl.errors import ExitCode, LineError, OutputError, UsageError
+from csm_repl.events import Stopped
+from csm_repl.front.jobs import Interrupts, run_job
+from csm_repl.front.pipe.lines import LineFeed, read_lines
+from csm_repl.front.pipe.listener import Listener
+from csm_repl.front.pipe.side_by_side import NOT_UTF8, SideBySide
+from csm_repl.front.printers import JsonPrinter, PlainPrinter
+from csm_repl.settings import Settings
+from csm_repl.studio import Studio, open_studio
+from csm_repl.studio.commands import run_line
+
+__all__ = ["run_pipe"]
+
+
+def run_pipe(settings: Settings, source: Path | None) -> ExitCode:
+    """Speaks the lines of `source`, or of stdin.
+
+    Raises:
+        CsmReplError: nothing can be spoken: usage, model or device.
+    """
+    to_stdout = settings.out_file == "-"
+    kind = JsonPrinter if settings.json else PlainPrinter
+    printer = kind(
+        None if to_stdout else sys.stdout, sys.stderr, quiet=settings.quiet, verbose=settings.verbose
+    )
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(Interrupts())
+        try:
+            # A script that is not there and an output that cannot be written are said before the model loads.
+            lines = stack.enter_context(_open_lines(source))
+            sink = _open_sink(settings, stack)
+            studio = open_studio(settings, say=printer.say)
+            listener = Listener(printer, sink, _player(settings, studio, printer))
+            return _run(studio, lines, listener, is_script=source is not None)
+        except KeyboardInterrupt:
+            printer.handle(Stopped("Stopped."), 0)
+            return ExitCode.INTERRUPTED
+        except BrokenPipeError:
+            return _reader_left(printer)
+
+
+@contextlib.contextmanager
+def _open_lines(source: Path | None) -> Iterator[BinaryIO]:
+    if source is None:
+        yield sys.stdin.buffer
+        return
+    try:
+        file = source.open("rb")
+    except OSError as error:
+        raise UsageError(
+            f"The script {source} cannot be read: {error.strerror}.", "Give a text file, or - for stdin."
+        ) from error
+    with file:
+        try:
+            file.peek(1)
+        except OSError as error:
+            raise UsageError(
+                f"The script {source} cannot be read: {error.strerror}.", "Give a text file, or - for stdin."
+            ) from error
+        yield file
+
+
+def _open_sink(settings: Settings, stack: contextlib.ExitStack) -> AudioSink | None:
+    if settings.out_file is None:
+        return None
+    return stack.enter_context(
+        open_sink(settings.out_file, raw=settings.raw, rate=SAMPLE_RATE, replace=settings.force)
+    )
+
+
+def _player(settings: Settings, studio: Studio, printer: PlainPrinter) -> Player | None:
+    if not settings.play:
+        return None
+    player, problem = open_player(studio.codec.sample_rate)
+    if problem:
+        printer.say(problem)
+    return player
+
+
+def _reader_left(printer: PlainPrinter) -> ExitCode:
+    # Python would complain once more when it flushes stdout at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with contextlib.suppress(OSError):
+        printer.error(OutputError("Whoever read stdout has closed it.", "The takes so far are kept."))
+    return ExitCode.SOME_LINES_FAILED
+
+
+def _run(studio: Studio, file: BinaryIO, listener: Listener, *, is_script: bool) -> ExitCode:
+    # Voices that cannot be used are said once, before the first line.
+    interrupted = run_job(studio.refresh_voices(), lambda event: listener.handle(event, 0))
+    if interrupted:
+        pass
+    elif studio.engine.n_slots > 1:
+        interrupted = SideBySide(studio, LineFeed(file, buffered=is_script), listener).run()
+    else:
+        interrupted = _run_one_by_one(studio, file, listener)
+    listener.finish(studio.finish(), interrupted=interrupted)
+    if interrupted:
+        return ExitCode.INTERRUPTED
+    return ExitCode.SOME_LINES_FAILED if listener.failed else ExitCode.OK
+
+
+def _run_one_by_one(studio: Studio, file: BinaryIO, listener: Listener) -> bool:
+    """Speaks line by line; whether Ctrl-C stopped it."""
+    for number, text in read_lines(file):
+        handle = functools.partial(listener.handle, line=number)
+        try:
+            if text is None:
+                raise LineError(*NOT_UTF8)
+            if run_job(run_line(studio, text), handle):
+                return True
+        except Exception as error:
+            listener.fail(error, number)
+        if listener.quit:
+            break
+    return False

@@ -1,0 +1,315 @@
+"""For people at a terminal: colours, a live line while a turn is made, tables that fit the width.
+
+Whatever comes from outside (what was typed, transcripts, file names) goes through `defused` and is never
+read as markup. Knows nothing about prompts and keys.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.spinner import Spinner
+from rich.table import Table as Grid
+from rich.text import Text
+
+from csm_repl.errors import CsmReplError
+from csm_repl.events import (
+    Audio,
+    Echo,
+    Event,
+    LineDone,
+    Notice,
+    Progress,
+    Stopped,
+    Table,
+    TurnDone,
+    TurnStarted,
+)
+from csm_repl.front.printers.base import defused, report_line
+from csm_repl.terminal import open_console
+
+__all__ = ["RichPrinter", "open_console", "print_table", "speaker_color", "speaker_label"]
+
+# Red is left to errors, and black and white may be the background.
+_SPEAKER_COLORS = ("cyan", "magenta", "green", "yellow", "bright_blue")
+_LONGEST_VOICE = 20
+_SHORT_CELL = 20
+"""A column without a longer cell is not wrapped; the others share what is left of the width."""
+_GAP = 2
+_LEAST_TEXT = 24
+"""A text column narrower than this cannot be read."""
+
+
+def speaker_color(speaker: int) -> str:
+    """The name of an ANSI colour."""
+    return _SPEAKER_COLORS[speaker % len(_SPEAKER_COLORS)]
+
+
+def speaker_label(speaker: int, voice: str) -> str:
+    """Number and name; the name alone where it says the number."""
+    name = defused(voice)
+    if name == f"speaker {speaker}":
+        return name
+    return f"{speaker} {name if len(name) <= _LONGEST_VOICE else name[: _LONGEST_VOICE - 1] + '…'}"
+
+
+def print_table(table: Table, *, color: str) -> None:
+    """A table on stdout: fitted to a terminal, in full width anywhere else."""
+    console = open_console(color)
+    if not sys.stdout.isatty():
+        console.width = max(80, sum(_widths(table)) + _GAP * len(table.columns))
+    _print_table(console, table)
+
+
+class RichPrinter:
+    """Shows events to somebody at a terminal.
+
+    Args:
+        console: see `open_console`.
+        quiet: only results and errors.
+        verbose: details too.
+    """
+
+    def __init__(self, console: Console, *, quiet: bool = False, verbose: bool = False) -> None:
+        self.console = console
+        self._quiet = quiet
+        self._verbose = verbose
+        self._live: Live | None = None
+        self._turn: _LiveTurn | None = None
+
+    @property
+    def _animates(self) -> bool:
+        return self.console.is_terminal and not self.console.is_dumb_terminal and not self._quiet
+
+    def say(self, text: str) -> None:
+        if not self._quiet:
+            self._print(Text(defused(text), style="dim"))
+
+    def handle(self, event: Event, line: int) -> None:
+        if isinstance(event, Audio | Progress):
+            self._show_progress(event)
+            return
+        if isinstance(event, TurnStarted):
+            self._start_turn(event)
+            return
+        if isinstance(event, TurnDone | LineDone | Stopped):
+            self.rest()
+        if isinstance(event, LineDone):
+            self._print_path(str(event.file))
+        elif isinstance(event, Table):
+            _print_table(self.console, event)
+        elif isinstance(event, Stopped):
+            self._print(Text(defused(event.text), style="yellow"))
+        elif self._quiet:
+            pass
+        elif isinstance(event, Notice):
+            self._print_notice(event)
+        elif isinstance(event, Echo):
+            self._print(_echo(event))
+        elif isinstance(event, TurnDone):
+            self._print_report(event)
+
+    def error(self, error: CsmReplError, line: int | None = None) -> None:
+        self.rest()
+        text = Text(defused(error.cause), style="red")
+        if error.remedy:
+            text.append(f" {defused(error.remedy)}", style="not red default")
+        self._print(text)
+
+    def track(self, file: str) -> None:
+        self._print_path(file)
+
+    def traceback(self, text: str) -> None:
+        """For --debug."""
+        self.rest()
+        for line in text.splitlines():
+            self._print(Text(defused(line), style="dim"))
+
+    def banner(self, title: str, speakers: Sequence[tuple[int, str]], hints: Sequence[str]) -> None:
+        """What is loaded, who speaks, and what to do now."""
+        if self._quiet:
+            return
+        self._print(Text(defused(title), style="bold"))
+        if speakers:
+            labels = [Text(speaker_label(*pair), style=speaker_color(pair[0])) for pair in speakers]
+            self._print(Text("Voices: ") + Text(", ").join(labels))
+        for hint in hints:
+            self._print(Text(defused(hint), style="dim"))
+
+    def gap(self) -> None:
+        """An empty line, between what was shown and the next prompt."""
+        if not self._quiet:
+            self.console.print()
+
+    @contextlib.contextmanager
+    def busy(self, text: str) -> Iterator[None]:
+        """A spinner as long as the block runs. What is printed meanwhile stands above it."""
+        if not self._animates:
+            yield
+            return
+        with self._open_live(Spinner("dots", Text(defused(text), style="dim"))):
+            yield
+
+    @contextlib.contextmanager
+    def waiting(self, text: str) -> Iterator[None]:
+        """A line that stands still as long as the block runs, and that progress bars may write over."""
+        if not self._animates:
+            yield
+            return
+        file = self.console.file
+        self.console.print(Text(defused(text), style="dim"), end="\r", no_wrap=True, overflow="ellipsis")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.write("\r\x1b[2K")
+            file.flush()
+
+    def rest(self) -> None:
+        """Takes the live line away. To be called before anything else writes to the terminal."""
+        live, self._live, self._turn = self._live, None, None
+        if live is not None:
+            live.stop()
+
+    # --- the live line --------------------------------------------------------------------------------
+
+    def _start_turn(self, event: TurnStarted) -> None:
+        self.rest()
+        if self._animates:
+            self._turn = _LiveTurn(event)
+            self._live = self._open_live(self._turn)
+            self._live.start()
+
+    def _show_progress(self, event: Audio | Progress) -> None:
+        if self._turn is not None:
+            self._turn.generated_s, self._turn.elapsed_s = event.generated_s, event.elapsed_s
+
+    def _open_live(self, content: RenderableType) -> Live:
+        return Live(content, console=self.console, transient=True, refresh_per_second=10)
+
+    # --- what stays -----------------------------------------------------------------------------------
+
+    def _print(self, content: RenderableType) -> None:
+        self.console.print(content)
+
+    def _print_path(self, path: str) -> None:
+        # Not wrapped by rich: a path that the terminal breaks can still be selected as one.
+        text = Text(defused(path), style="" if self._quiet else "bold")
+        self.console.print(text if self._quiet else Text("  ") + text, soft_wrap=True)
+
+    def _print_notice(self, event: Notice) -> None:
+        if event.level == "detail" and not self._verbose:
+            return
+        style = "yellow" if event.level == "warning" else "dim" if event.level == "detail" else ""
+        self._print(Text(defused(event.text), style=style))
+
+    def _print_report(self, event: TurnDone) -> None:
+        grid = Grid.grid(padding=(0, 2, 0, 0))
+        cells = [Text(report_line(event), style="dim" if event.ended == "end" else "yellow")]
+        # The only turn's file is the line's, which comes next; a stopped turn is followed by no line.
+        if event.n_turns > 1 or event.ended == "interrupted":
+            grid.add_column(no_wrap=True)
+            cells.insert(0, Text(event.file.name, style=speaker_color(event.speaker)))
+        grid.add_column(overflow="fold")
+        grid.add_row(*cells)
+        self._print(Padding(grid, (0, 0, 0, 2)))
+
+
+class _LiveTurn:
+    """The line that shows a turn while it is made; rich renders it anew ten times a second."""
+
+    def __init__(self, event: TurnStarted) -> None:
+        self._event = event
+        self._spinner = Spinner("dots")
+        self.generated_s = 0.0
+        self.elapsed_s = 0.0
+
+    def __rich__(self) -> RenderableType:
+        event = self._event
+        text = Text(no_wrap=True, overflow="ellipsis")
+        text.append_text(Text.assemble(self._spinner.render(time.monotonic())))  # type: ignore[arg-type]
+        text.append(" ")
+        if event.n_turns > 1:
+            text.append(f"{event.index + 1}/{event.n_turns} ", style="dim")
+        text.append(speaker_label(event.speaker, event.voice), style=speaker_color(event.speaker))
+        text.append(f"  {self.generated_s:.1f} s")
+        if self.generated_s:
+            text.append(f"  RTF {self.elapsed_s / self.generated_s:.2f}")
+        if event.ceiling_s is not None:
+            text.append(f"  at most {event.ceiling_s:.1f} s", style="dim")
+        text.append("  Ctrl-C stops", style="dim")
+        return text
+
+
+def _echo(event: Echo) -> RenderableType:
+    grid = Grid.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for turn in event.turns:
+        label = Text(speaker_label(turn.speaker, turn.voice), style=speaker_color(turn.speaker))
+        grid.add_row(label, Text(defused(turn.text)))
+    return grid
+
+
+def _print_table(console: Console, table: Table) -> None:
+    if not table.rows:
+        console.print(Text(defused(table.empty)))
+        return
+    console.print(Text(defused(table.title), style="bold"))
+    widths = _widths(table)
+    longest = widths.index(max(widths))
+    others = sum(widths) - widths[longest] + _GAP * (len(widths) - 1)
+    if console.width - others < min(_LEAST_TEXT, widths[longest]):
+        _print_stacked(console, table, widths, longest)
+    else:
+        console.print(_grid(table))
+
+
+def _print_stacked(console: Console, table: Table, widths: list[int], longest: int) -> None:
+    """The longest column's cells under their rows, for a terminal too narrow to have them beside."""
+    for row in [table.columns, *table.rows]:
+        style = "dim" if row is table.columns else ""
+        cells = [set_cell_size(defused(cell), width) for cell, width in zip(row, widths, strict=True)]
+        del cells[longest]
+        console.print(Text((" " * _GAP).join(cells).rstrip(), style=style))
+        console.print(Padding(Text(defused(row[longest]), style=style), (0, 0, 0, _GAP)))
+
+
+def _widths(table: Table) -> list[int]:
+    return [
+        max(cell_len(defused(row[index])) for row in [table.columns, *table.rows])
+        for index in range(len(table.columns))
+    ]
+
+
+def _grid(table: Table) -> Grid:
+    grid = Grid(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="dim")
+    for index, name in enumerate(table.columns):
+        cells = [row[index] for row in table.rows]
+        grid.add_column(
+            name,
+            no_wrap=all(len(cell) <= _SHORT_CELL for cell in cells),
+            overflow="fold",
+            justify="right" if all(_is_number(cell) for cell in cells) else "left",
+        )
+    for row, record in zip(table.rows, table.records, strict=True):
+        speaker = record.get("speaker")
+        color = speaker_color(speaker) if isinstance(speaker, int) else ""
+        grid.add_row(
+            *(
+                Text(defused(cell), style=color if name == "voice" else "")
+                for name, cell in zip(table.columns, row, strict=True)
+            )
+        )
+    return grid
+
+
+def _is_number(cell: str) -> bool:
+    return cell.replace(".", "", 1).isdigit()

@@ -1,0 +1,1 @@
+"""Linear layers and their kernels, by what multiplies them."""

@@ -1,6 +1,0 @@
-"""The front end without a terminal: lines from stdin or a file, spoken one by one or side by side."""
-
-from csm_repl.pipe.lines import read_lines
-from csm_repl.pipe.run import run_pipe
-
-__all__ = ["read_lines", "run_pipe"]
