@@ -1,4 +1,4 @@
-"""The micro-benchmarks behind the choices in `csm_repl/model/layers/linear.py` and `quantized_linear.py`.
+"""The micro-benchmarks behind the choices in `csm_repl/model/layers/linear.py` and `cpu_linear.py`.
 
     python -m bench.kernels [--rounds 7] [--only rows1,rows,pages,quant1,quant,native,fetch] [--patience 60]
 
@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from bench.machine import machine_facts, read_bandwidth, wait_until_idle
 from bench.report import print_machine, write_results
-from csm_repl.model import native, quantized_linear
+from csm_repl.model.layers import cpu_linear, native
 from csm_repl.model.layers.cpu_linear import Int4Linear, Int4NativeLinear, Int8Linear, QuantizedLinear
 from csm_repl.model.layers.linear import FEW_ROWS_BLOCK, MANY_ROWS_BLOCK, Linear, _upcast_linear
 from csm_repl.model.layers.native.build import SOURCE, build
@@ -180,7 +180,7 @@ def few(x: torch.Tensor) -> Kernel:
 
 def many(x: torch.Tensor, block: int) -> Kernel:
     def kernel(layer: QuantizedLinear) -> torch.Tensor:
-        quantized_linear.BLOCK = block
+        cpu_linear.BLOCK = block
         return layer._multiply_many(x)
 
     return kernel
@@ -204,7 +204,7 @@ def one_row_quantized(rounds: int) -> dict[str, Times]:
 def many_rows_quantized(rounds: int) -> dict[str, Times]:
     """More rows: milliseconds by the kernels for few rows, and by blocks of so many weights."""
     results = {}
-    usual = quantized_linear.BLOCK
+    usual = cpu_linear.BLOCK
     for name in ("backbone gate/up", "backbone down"):
         shape = SHAPES[name]
         weights = weight_set(shape, torch.bfloat16, n_bytes=SET_BYTES // 2)
@@ -222,7 +222,7 @@ def many_rows_quantized(rounds: int) -> dict[str, Times]:
                     contestants[f"{mode} {block // 1024}k"] = (many(x, block), layers)
             times = race(contestants, max(2, rounds // 2))
             results[f"{name}, {n_rows} rows"] = {key: seconds * 1e3 for key, seconds in times.items()}
-    quantized_linear.BLOCK = usual
+    cpu_linear.BLOCK = usual
     return results
 
 

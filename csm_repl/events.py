@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,11 +20,16 @@ __all__ = [
     "PlayFile",
     "Progress",
     "Quit",
+    "Say",
     "Stopped",
     "Table",
     "TurnDone",
     "TurnStarted",
 ]
+
+
+Say = Callable[[str], None]
+"""Takes a sentence for the user about what takes time, outside a job."""
 
 
 @dataclass(frozen=True)

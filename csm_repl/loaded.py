@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 from csm_repl.codec import Codec, load_codec
 from csm_repl.engine import Engine, open_engine
 from csm_repl.errors import OutOfMemoryError
+from csm_repl.events import Say
 from csm_repl.files.checkpoint import find_checkpoint
 from csm_repl.files.config import ModelConfig
 from csm_repl.files.hub import ModelFiles
@@ -21,8 +21,6 @@ from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.model.weights.convert import load_csm
 
 __all__ = ["LoadedModel", "ModelInfo", "open_codec", "open_model", "open_tokenizer"]
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

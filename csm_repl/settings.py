@@ -1,7 +1,7 @@
 """Every setting once: name, type, default, environment variable, help, and where its value came from.
 
 Flag > environment > `.env` > default. The command line, `--help`, `$SET$`, `$STATUS$`, `doctor` and
-`.env.example` all read the registry that the fields of `Settings` make up. Knows nothing about torch.
+`.env.example` all read the registry that the fields of `Settings` make up.
 """
 
 from __future__ import annotations

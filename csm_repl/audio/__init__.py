@@ -8,8 +8,8 @@ The only place that touches audio files:
     write     samples and bytes into files, whole or not at all
     sink      one stream of samples into one file or stdout, for `-o`
 
-Samples are float32 in [-1, 1], tensors `[N]` (mono) or `[C, N]`. Knows nothing about speakers,
-takes or models. Importing it imports neither torch nor an audio library.
+Samples are float32 in [-1, 1], tensors `[N]` (mono) or `[C, N]`. Importing it imports neither torch nor an
+audio library.
 """
 
 from csm_repl.audio.read import TooLongError, check_readable, import_pydub, read_audio

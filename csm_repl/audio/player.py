@@ -1,4 +1,4 @@
-"""Plays samples while more are being made: one output stream, kept open. Knows nothing about takes."""
+"""Plays samples while more are being made: one output stream, kept open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sound files into samples. Knows nothing about speakers and transcripts."""
+"""Sound files into samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One stream of samples into one file or stdout, for `-o`. Knows nothing about lines and takes."""
+"""One stream of samples into one file or stdout, for `-o`."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from csm_repl.codec.base import Codec
 from csm_repl.codec.istft import IstftCodec
 from csm_repl.codec.mimi import MimiCodec
 from csm_repl.errors import CheckpointError
-from csm_repl.files.read import read_config
+from csm_repl.files.json_files import read_config
 
 __all__ = ["load_codec"]
 

@@ -10,7 +10,7 @@ from csm_repl.engine.prompt import (
     spoken_text,
     text_positions,
 )
-from csm_repl.engine.request import Ended, Finished, Frame, PromptTooLongError, TakeRequest
+from csm_repl.engine.request import Ended, Frame, PromptTooLongError, TakeEnded, TakeRequest
 from csm_repl.engine.sampling import SamplingOptions, TakeNoise
 from csm_repl.engine.take import Generation
 
@@ -18,11 +18,11 @@ __all__ = [
     "Ended",
     "Engine",
     "EngineStats",
-    "Finished",
     "Frame",
     "Generation",
     "PromptTooLongError",
     "SamplingOptions",
+    "TakeEnded",
     "TakeNoise",
     "TakeRequest",
     "build_prompt",

@@ -23,18 +23,16 @@ from dataclasses import dataclass
 
 import torch
 
+from csm_repl.engine.limits import check_memory, check_prompt
 from csm_repl.engine.mailbox import Mailbox
-from csm_repl.engine.request import Ended, Finished, Frame, PromptTooLongError, TakeRequest
+from csm_repl.engine.request import Ended, Frame, TakeEnded, TakeRequest
 from csm_repl.engine.sampling import SamplingOptions, TakeNoise
 from csm_repl.engine.slot import Slot
 from csm_repl.engine.step import EagerRunner, MakeRunner
 from csm_repl.engine.take import Generation, TakeState
-from csm_repl.errors import OutOfMemoryError
 from csm_repl.model.csm import CSM
-from csm_repl.model.device import free_bytes
-from csm_repl.model.kv_cache import KVCache
 
-__all__ = ["FIRST_FRAME_REDRAWS", "PREFILL_ALONE", "PREFILL_BESIDE", "Engine", "EngineStats", "slot_bytes"]
+__all__ = ["FIRST_FRAME_REDRAWS", "PREFILL_ALONE", "PREFILL_BESIDE", "Engine", "EngineStats"]
 
 FIRST_FRAME_REDRAWS = 8
 """A take that closes with its first frame says nothing, so that frame is drawn again this often."""
@@ -43,8 +41,6 @@ PREFILL_ALONE = 256
 between passes."""
 PREFILL_BESIDE = 32
 """The same beside takes that are being spoken, which wait for it."""
-SPARE_SHARE = 0.1
-"""Of the free memory, for what the passes need beside keys and values."""
 
 
 @dataclass
@@ -93,7 +89,7 @@ class Engine:
     def __init__(self, model: CSM, n_slots: int = 1, make_runner: MakeRunner = EagerRunner) -> None:
         if n_slots < 1:
             raise ValueError(f"an engine has at least one slot, not {n_slots}")
-        _check_memory(model, n_slots)
+        check_memory(model, n_slots)
         self.model = model
         self.n_slots = n_slots
         self.n_codebooks = model.config.n_codebooks
@@ -117,7 +113,7 @@ class Engine:
         """Frames that are under way and have not been read, the oldest first."""
         self._in_buffers: dict[int, TakeState] = {}
         """The takes whose newest frame is in the step's buffers, by slot; an interrupt spoils them."""
-        self._events: list[Frame | Finished] = []
+        self._events: list[Frame | TakeEnded] = []
 
     # --- from any thread --------------------------------------------------------------------------------
 
@@ -156,7 +152,7 @@ class Engine:
             PromptTooLongError: not even one frame fits behind the prompt.
         """
         request = TakeRequest(prompt, options or SamplingOptions(), seed, max_frames, noise)
-        queue: deque[Frame | Finished] = deque()
+        queue: deque[Frame | TakeEnded] = deque()
         return Generation(self, self._submit(request, queue), queue)
 
     def new_noise(self, options: SamplingOptions, seed: int) -> TakeNoise:
@@ -170,8 +166,8 @@ class Engine:
             device=self.model.device,
         )
 
-    def _submit(self, request: TakeRequest, queue: deque[Frame | Finished] | None) -> TakeState:
-        _check_prompt(request.prompt, self.model)
+    def _submit(self, request: TakeRequest, queue: deque[Frame | TakeEnded] | None) -> TakeState:
+        check_prompt(request.prompt, self.model)
         noise = request.noise or self.new_noise(request.options, request.seed)
         number = next(self._numbers)
         take = TakeState(number, request.prompt, noise, request.max_frames, self.max_positions, queue)
@@ -180,7 +176,7 @@ class Engine:
 
     # --- by whoever makes the steps ---------------------------------------------------------------------
 
-    def step(self) -> list[Frame | Finished]:
+    def step(self) -> list[Frame | TakeEnded]:
         """A frame of every take that has its prompt behind it, and a chunk of the prompts of the others.
 
         Returns the events of the takes that were submitted; those of generations go there. Empty while
@@ -222,7 +218,7 @@ class Engine:
             PromptTooLongError: the prompt is longer than the model's positions allow.
             RuntimeError: all slots have takes.
         """
-        _check_prompt(prompt, self.model)
+        check_prompt(prompt, self.model)
         with self._owner, torch.inference_mode():
             self._take_up()
             free = self._free_slots()
@@ -464,10 +460,10 @@ class Engine:
                 return
 
     def _finish(self, take: TakeState, ended: Ended) -> None:
-        self._emit(take, take.finished(ended))
+        self._emit(take, take.ended_event(ended))
         self._release(take)
 
-    def _emit(self, take: TakeState, event: Frame | Finished) -> None:
+    def _emit(self, take: TakeState, event: Frame | TakeEnded) -> None:
         (self._events if take.queue is None else take.queue).append(event)
 
     def _release(self, take: TakeState) -> None:
@@ -477,37 +473,6 @@ class Engine:
         self._takes.pop(take.id, None)
 
 
-def slot_bytes(model: CSM) -> int:
-    """Bytes of keys and values of one slot."""
-    config, meta = model.config, torch.device("meta")
-    sizes = ((config.backbone, config.max_positions), (config.decoder, config.n_codebooks))
-    return sum(KVCache(size, n, device=meta, dtype=model.dtype).n_bytes for size, n in sizes)
-
-
 def _slot_of(take: TakeState) -> int:
     assert take.slot is not None, "the take has no slot"
     return take.slot
-
-
-def _check_prompt(prompt: torch.Tensor, model: CSM) -> None:
-    """Raises ValueError for what is no prompt, PromptTooLongError for one without room behind it."""
-    n_columns, n_positions = model.config.n_codebooks + 1, model.config.max_positions
-    if prompt.ndim != 2 or prompt.shape[1] != n_columns or len(prompt) == 0:
-        raise ValueError(f"a prompt must be [S > 0, {n_columns}], not {list(prompt.shape)}")
-    if len(prompt) >= n_positions:
-        raise PromptTooLongError(f"{len(prompt)} positions leave no room in {n_positions}")
-
-
-def _check_memory(model: CSM, n_slots: int) -> None:
-    free = free_bytes(model.device)
-    if n_slots == 1 or free is None:
-        return
-    each = slot_bytes(model)
-    n_fit = int(free * (1 - SPARE_SHARE)) // each
-    if n_slots > n_fit:
-        remedy = f"Use at most {n_fit} (--batch {n_fit})" if n_fit else "Close other programs"
-        raise OutOfMemoryError(
-            f"{n_slots} takes side by side need {n_slots * each / 1e9:.1f} GB for keys and values; "
-            f"{free / 1e9:.1f} GB are free on {model.device}.",
-            f"{remedy}.",
-        )

@@ -21,6 +21,7 @@ import torch
 
 from csm_repl.engine.core import Engine
 from csm_repl.engine.step import FrameStep, MakeRunner, Runner
+from csm_repl.events import Say
 from csm_repl.model.csm import CSM
 from csm_repl.model.device import out_of_memory
 from csm_repl.model.kv_cache import KVCache
@@ -43,8 +44,6 @@ SHAPES = 64
 """Kinds of blocks that may be compiled: buckets, numbers of slots and both transformers multiply."""
 
 log = logging.getLogger(__name__)
-
-Say = Callable[[str], None]
 
 
 class Graph(Protocol):

@@ -9,7 +9,7 @@ import torch
 
 from csm_repl.engine.sampling import SamplingOptions, TakeNoise
 
-__all__ = ["Ended", "Finished", "Frame", "PromptTooLongError", "TakeRequest"]
+__all__ = ["Ended", "Frame", "PromptTooLongError", "TakeEnded", "TakeRequest"]
 
 Ended = Literal["end", "cut", "context"]
 """The all-zero frame came, the ceiling was reached, or no position is left."""
@@ -45,7 +45,7 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Finished:
+class TakeEnded:
     """A take is over, and what it took."""
 
     take: int

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from csm_repl.engine.request import Ended, Finished, Frame
+from csm_repl.engine.request import Ended, Frame, TakeEnded
 from csm_repl.engine.sampling import TakeNoise
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class TakeState:
     max_frames: int | None
     max_positions: int
     """Of the model: prompt and frames together."""
-    queue: deque[Frame | Finished] | None
+    queue: deque[Frame | TakeEnded] | None
     """Where its events go; None: to whoever calls `step`."""
     slot: int | None = None
     """None while it waits for one."""
@@ -52,8 +52,8 @@ class TakeState:
             return "cut"
         return "context" if self.n_prompt + n_frames >= self.max_positions else None
 
-    def finished(self, ended: Ended) -> Finished:
-        return Finished(self.id, ended, self.n_frames, self.n_prompt, self.n_prefilled, self.prefill_s)
+    def ended_event(self, ended: Ended) -> TakeEnded:
+        return TakeEnded(self.id, ended, self.n_frames, self.n_prompt, self.n_prefilled, self.prefill_s)
 
 
 class MakesSteps(Protocol):
@@ -74,7 +74,7 @@ class Generation(Iterator[torch.Tensor]):
 
     engine: MakesSteps
     take: TakeState
-    queue: deque[Frame | Finished] = field(default_factory=deque)
+    queue: deque[Frame | TakeEnded] = field(default_factory=deque)
     ended: Ended | None = None
     """Why it is over; None: it is not, or it was closed."""
     n_frames: int = 0
@@ -105,7 +105,7 @@ class Generation(Iterator[torch.Tensor]):
             raise StopIteration
         self.engine.step_until(lambda: bool(self.queue))
         event = self.queue.popleft()
-        if isinstance(event, Finished):
+        if isinstance(event, TakeEnded):
             self.ended = event.ended
             raise StopIteration
         self.n_frames += 1

@@ -10,8 +10,8 @@ from typing import Any
 
 from csm_repl.errors import CheckpointError
 from csm_repl.files.config import ModelConfig, is_original, parse_config
+from csm_repl.files.json_files import read_config
 from csm_repl.files.layouts import ORIGINAL, TRANSFORMERS, recipes
-from csm_repl.files.read import read_config
 
 __all__ = ["DOWNLOAD_AGAIN", "Checkpoint", "find_checkpoint", "shard_names", "weight_names"]
 

@@ -1,7 +1,7 @@
 """Sizes of a CSM, read from either published `config.json`.
 
-The original names *flavors* (`llama-1B`, `llama-100M`) or gives the arguments of torchtune's
-`llama3_2`; transformers' `CsmConfig` spells everything out. Knows nothing about weights or devices.
+The original names *flavors* (`llama-1B`, `llama-100M`) or gives the arguments of torchtune's `llama3_2`;
+transformers' `CsmConfig` spells everything out.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The files of a model: in a folder, in the hub's cache, or on the hub.
 
-What is cached is used without asking the network. What is not is first checked, all of it, for access and
-for room on the disk, and only then downloaded. Knows nothing about what is in the files beyond the names
-in `config.json`.
+What is cached is used without asking the network. What is not is first checked, all of it, for access and for
+room on the disk, and only then downloaded.
 """
 
 from __future__ import annotations
@@ -16,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from csm_repl.errors import CheckpointError, HubError
+from csm_repl.events import Say
 from csm_repl.files.builtin import BUILTIN_MODEL, builtin_folder
 from csm_repl.files.checkpoint import find_checkpoint, shard_names, weight_names
 from csm_repl.files.companions import MIMI_FILE, MIMI_REPO, TOKENIZER_MIRROR
-from csm_repl.files.read import read_config
+from csm_repl.files.json_files import read_config
 
 __all__ = ["DEFAULT_MODEL", "ModelFiles", "find_companions", "find_model", "hub_login"]
 
@@ -27,7 +27,6 @@ DEFAULT_MODEL = "sesame/csm-1b"
 CODEC_FILES = ("mimi.safetensors", "codec.safetensors")
 """Under which a model may bring its own codec; the first one that is there counts."""
 log = logging.getLogger(__name__)
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

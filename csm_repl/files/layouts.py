@@ -1,7 +1,7 @@
 """Where each of our parameters comes from in the two published layouts.
 
-Pure bookkeeping over names and shapes: a `Recipe` lists the published tensors that are put under each
-other along the first dimension. Knows nothing about files.
+Pure bookkeeping over names and shapes: a `Recipe` lists the published tensors that are put under each other
+along the first dimension.
 """
 
 from __future__ import annotations

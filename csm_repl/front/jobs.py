@@ -1,4 +1,4 @@
-"""Runs a job's events and turns Ctrl-C into an orderly stop. Knows nothing about what a job does."""
+"""Runs a job's events and turns Ctrl-C into an orderly stop."""
 
 from __future__ import annotations
 

@@ -9,8 +9,7 @@ A WAV appears last: where there is one, its JSON and codes are there and whole. 
 by this process or another. A process that is killed can leave a JSON without its WAV, or a temporary file of
 `csm_repl.audio`; both are harmless and may be deleted.
 
-Knows nothing about what is in the metadata. Imports no torch, so that a folder that cannot be written is
-reported before a model is loaded.
+Imports no torch, so that a folder that cannot be written is reported before a model is loaded.
 """
 
 from __future__ import annotations

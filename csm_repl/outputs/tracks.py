@@ -1,7 +1,6 @@
 """One time-aligned file per speaker of a run: what that speaker said, and silence while others speak.
 
-Holds a run's samples once, as 16 bit (2.9 MB a minute), whatever the number of speakers. Knows nothing about
-the context or the transcript.
+Holds a run's samples once, as 16 bit (2.9 MB a minute), whatever the number of speakers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Which segments the model sees when it speaks the next turn: references first, then the conversation.
 
-A pure function over plain numbers. Knows nothing about torch, tokens or audio, and remembers nothing: who
-wants a stable context hands the last plan's `left_out` back in.
+A pure function over plain numbers: who wants a stable context hands the last plan's `left_out` back in.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ __all__ = [
     "NO_ROOM",
     "OLDEST_TURN",
     "UNUSED_VOICE",
+    "ContextSpan",
     "Plan",
-    "Span",
     "describe",
     "plan_context",
 ]
@@ -35,7 +34,7 @@ NO_ROOM = "no room"
 
 
 @dataclass(frozen=True)
-class Span:
+class ContextSpan:
     """One segment as the planner sees it."""
 
     key: Hashable
@@ -52,9 +51,9 @@ class Span:
 class Plan:
     """What stays in the context and what leaves it."""
 
-    kept: tuple[Span, ...]
+    kept: tuple[ContextSpan, ...]
     """In the order given."""
-    dropped: tuple[tuple[Span, str], ...]
+    dropped: tuple[tuple[ContextSpan, str], ...]
     """What leaves now and why, in the order of leaving; what was out before is not news."""
     n_positions: int
     """Positions of `kept`, without the new turn's."""
@@ -65,7 +64,7 @@ class Plan:
 
 
 def plan_context(
-    spans: Sequence[Span],
+    spans: Sequence[ContextSpan],
     *,
     needed: int,
     speakers: Collection[int],
@@ -104,7 +103,7 @@ def plan_context(
     room = limit - needed
     in_use = set(speakers) | {span.speaker for span in spans if not span.pinned}
     kept = [s for s in spans if not (s.pinned and s.key in left_out and s.speaker not in in_use)]
-    dropped: list[tuple[Span, str]] = []
+    dropped: list[tuple[ContextSpan, str]] = []
     size = sum(span.n_positions for span in kept)
 
     def leave(index: int, reason: str) -> None:
@@ -157,7 +156,7 @@ def describe(plan: Plan, names: Mapping[int, str]) -> str:
     return f"{sentence}." if plan.fits else f"{sentence}, and the text is still too long for it."
 
 
-def _next_to_leave(kept: Sequence[Span], speakers: Collection[int]) -> tuple[list[int], str]:
+def _next_to_leave(kept: Sequence[ContextSpan], speakers: Collection[int]) -> tuple[list[int], str]:
     """Indices into `kept`, descending, and the reason; `kept` is not empty."""
     in_use = set(speakers) | {span.speaker for span in kept if not span.pinned}
     backwards = range(len(kept) - 1, -1, -1)
@@ -174,7 +173,7 @@ def _next_to_leave(kept: Sequence[Span], speakers: Collection[int]) -> tuple[lis
     return [len(kept) - 1], NO_ROOM
 
 
-def _check(spans: Sequence[Span], needed: int, limit: int, headroom: float) -> None:
+def _check(spans: Sequence[ContextSpan], needed: int, limit: int, headroom: float) -> None:
     if needed < 0 or limit < 0 or any(span.n_positions < 0 for span in spans):
         raise ValueError("positions cannot be negative")
     if not 0.0 <= headroom < 1.0:
@@ -195,7 +194,7 @@ def _turns_that_left(plan: Plan) -> list[str]:
     return parts
 
 
-def _turn(span: Span) -> Hashable:
+def _turn(span: ContextSpan) -> Hashable:
     return ("piece", span.turn) if span.turn is not None else ("whole", span.key)
 
 

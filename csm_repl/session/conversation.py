@@ -1,7 +1,4 @@
-"""The transcript of a run: what was said, by whom, and which of it the model still hears.
-
-Knows nothing about how turns are made, how many fit into the context, or where files go.
-"""
+"""The transcript of a run: what was said, by whom, and which of it the model still hears."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from csm_repl.session.context import Span
+from csm_repl.session.context import ContextSpan
 
 if TYPE_CHECKING:
     import torch
@@ -128,10 +125,10 @@ class Conversation:
         del self._turns[n_keep:]
         return removed
 
-    def spans(self) -> list[Span]:
+    def spans(self) -> list[ContextSpan]:
         """What is in the context, for `plan_context`: a span per piece, the `Piece` itself its key."""
         return [
-            Span(
+            ContextSpan(
                 key=piece, speaker=turn.speaker, n_positions=piece.n_positions, pinned=False, turn=turn.number
             )
             for turn in self._turns

@@ -1,4 +1,4 @@
-"""What lies beside a WAV, as bytes: metadata as JSON, codes as .npy. Knows nothing about files."""
+"""What lies beside a WAV, as bytes: metadata as JSON, codes as .npy."""
 
 from __future__ import annotations
 

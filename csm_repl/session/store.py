@@ -5,8 +5,6 @@
 Codes are never made from audio again: a loaded session continues as if it had not been left. A folder appears
 whole or not at all. A process that is killed can leave a hidden `.NAME-….part` beside it, which may be
 deleted, or, when it was replacing a session, the replaced one as `.NAME-….old`.
-
-Knows nothing about what is in the header: the caller puts the model, the primary speaker and so on there.
 """
 
 from __future__ import annotations

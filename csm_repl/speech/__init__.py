@@ -12,7 +12,7 @@ from csm_repl.speech.request import (
     TurnRequest,
     TurnResult,
 )
-from csm_repl.speech.speech import ContextNotice, Progress, Sound, Speech, SpeechEvent, TurnOver
+from csm_repl.speech.speech import ContextNotice, FrameMade, Sound, Speech, SpeechEvent, TurnOver
 from csm_repl.speech.stages import MakeStage, Stage, tail_trimmer
 
 __all__ = [
@@ -21,11 +21,11 @@ __all__ = [
     "ContextPlan",
     "Cue",
     "FixedContext",
+    "FrameMade",
     "Heard",
     "MakeStage",
     "PlannedContext",
     "Planner",
-    "Progress",
     "Sound",
     "Speech",
     "SpeechEvent",

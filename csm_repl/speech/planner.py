@@ -12,7 +12,7 @@ import torch
 
 from csm_repl.engine import build_prompt, spoken_text
 from csm_repl.model.tokenizer import Tokenizer
-from csm_repl.session.context import Span, describe, plan_context
+from csm_repl.session.context import ContextSpan, describe, plan_context
 from csm_repl.session.conversation import Piece
 from csm_repl.speech.pieces import (
     MIN_PIECE_POSITIONS,
@@ -37,7 +37,7 @@ class Heard:
 
     clips: tuple[Clip, ...]
     """Of all voices, as the line found them."""
-    spans: tuple[Span, ...] = ()
+    spans: tuple[ContextSpan, ...] = ()
     """Of the conversation; their keys are `Piece`s."""
     left_out: frozenset[Hashable] = frozenset()
     """Clips that an earlier plan left out."""
@@ -49,7 +49,9 @@ class Heard:
 
     def followed_by(self, pieces: Sequence[Piece], speaker: int, turn: Hashable) -> Heard:
         """With a further turn."""
-        new = tuple(Span(piece, speaker, piece.n_positions, pinned=False, turn=turn) for piece in pieces)
+        new = tuple(
+            ContextSpan(piece, speaker, piece.n_positions, pinned=False, turn=turn) for piece in pieces
+        )
         return replace(self, spans=(*self.spans, *new))
 
 
@@ -158,8 +160,10 @@ class Planner:
             left_out=plan.left_out,
         )
 
-    def _references(self, clips: Sequence[Clip]) -> list[Span]:
-        return [Span(clip.path, clip.speaker, self.n_clip_positions(clip), pinned=True) for clip in clips]
+    def _references(self, clips: Sequence[Clip]) -> list[ContextSpan]:
+        return [
+            ContextSpan(clip.path, clip.speaker, self.n_clip_positions(clip), pinned=True) for clip in clips
+        ]
 
     def _ids_of(self, clip: Clip) -> tuple[int, ...]:
         key = (clip.speaker, clip.text)

@@ -20,12 +20,12 @@ from itertools import pairwise
 import torch
 
 from csm_repl.codec import Codec, chunk_sizes
-from csm_repl.engine import Ended, Engine, Finished, TakeNoise, TakeRequest
+from csm_repl.engine import Ended, Engine, TakeEnded, TakeNoise, TakeRequest
 from csm_repl.session.conversation import Piece
 from csm_repl.speech.request import Cue, HowItEnded, TakeTimings, TurnPiece, TurnRequest, TurnResult
 from csm_repl.speech.stages import StageChain
 
-__all__ = ["ContextNotice", "Progress", "Sound", "Speech", "SpeechEvent", "TurnOver"]
+__all__ = ["ContextNotice", "FrameMade", "Sound", "Speech", "SpeechEvent", "TurnOver"]
 
 MORE_ROOM = 512
 """Frames to make room for when a take outgrows what its text had been given."""
@@ -46,7 +46,7 @@ class Sound:
 
 
 @dataclass(frozen=True)
-class Progress:
+class FrameMade:
     """A frame was made, of which nothing can be heard yet."""
 
     turn: int
@@ -71,7 +71,7 @@ class TurnOver:
     result: TurnResult
 
 
-SpeechEvent = Sound | Progress | ContextNotice | TurnOver
+SpeechEvent = Sound | FrameMade | ContextNotice | TurnOver
 
 
 class _Turn:
@@ -298,7 +298,7 @@ class Speech:
                 # Ctrl-C came between its submission and its being noted.
                 self.engine.abort(event.take)
                 continue
-            if isinstance(event, Finished):
+            if isinstance(event, TakeEnded):
                 self._end_take(turn, event)
                 continue
             turn.frames.append(event.codes)
@@ -306,9 +306,9 @@ class Speech:
             turn.pending.append(event.codes)
             if len(turn.pending) < turn.chunk:
                 elapsed_s = turn.elapsed_s + time.perf_counter() - started
-                self._emit(turn, Progress(turn.number, self._generated_s(turn), elapsed_s))
+                self._emit(turn, FrameMade(turn.number, self._generated_s(turn), elapsed_s))
 
-    def _end_take(self, turn: _Turn, event: Finished) -> None:
+    def _end_take(self, turn: _Turn, event: TakeEnded) -> None:
         turn.prefill_s += event.prefill_s
         turn.n_prefilled += event.n_prefilled
         turn.n_prompt = event.n_prompt
@@ -334,7 +334,7 @@ class Speech:
     def _hand_out(self, turn: _Turn, samples: torch.Tensor, started: float) -> None:
         elapsed_s = turn.elapsed_s + time.perf_counter() - started
         if not len(samples):
-            self._emit(turn, Progress(turn.number, self._generated_s(turn), elapsed_s))
+            self._emit(turn, FrameMade(turn.number, self._generated_s(turn), elapsed_s))
             return
         if not turn.out:
             turn.first_audio_s = elapsed_s

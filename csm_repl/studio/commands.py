@@ -1,6 +1,6 @@
 """The `$COMMANDS$`, once: dispatch, help, completion and the documentation read this registry.
 
-A command takes the studio and its arguments and yields events. Knows nothing about terminals.
+A command takes the studio and its arguments and yields events.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from csm_repl.outputs.takes import LineFiles
 from csm_repl.settings import Settings
 from csm_repl.speech import (
     ContextNotice,
+    FrameMade,
     Heard,
     PlannedContext,
     Planner,
@@ -39,7 +40,6 @@ from csm_repl.speech import (
     ceiling_frames,
     tail_trimmer,
 )
-from csm_repl.speech import Progress as FrameMade
 from csm_repl.speech.request import HowItEnded
 from csm_repl.studio.metadata import joined_meta, turn_meta
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from csm_repl.errors import HubError, UsageError
+from csm_repl.events import Say
 from csm_repl.files.builtin import BUILTIN_MODEL, builtin_folder
 from csm_repl.files.config import ModelConfig
 from csm_repl.files.hub import ModelFiles, find_model
@@ -17,8 +16,6 @@ from csm_repl.studio.studio import Studio
 from csm_repl.voices import PrepareOptions, VoiceFolder, WhisperTranscriber
 
 __all__ = ["find_wanted_model", "open_studio", "open_voices", "with_recommended_sampling"]
-
-Say = Callable[[str], None]
 
 
 def open_studio(settings: Settings, *, say: Say = lambda _: None) -> Studio:

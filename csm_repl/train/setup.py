@@ -17,7 +17,7 @@ from csm_repl.codec import Codec
 from csm_repl.files.checkpoint import Checkpoint, find_checkpoint
 from csm_repl.files.config import ModelConfig, parse_config
 from csm_repl.files.hub import ModelFiles, find_companions, find_model
-from csm_repl.files.read import read_config
+from csm_repl.files.json_files import read_config
 from csm_repl.loaded import open_codec, open_tokenizer
 from csm_repl.model.device import choose_placement
 from csm_repl.model.tokenizer import Tokenizer

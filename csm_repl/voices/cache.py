@@ -1,6 +1,6 @@
 """What was worked out from a clip's content once, kept on disk: its codes, and what Whisper heard in it.
 
-Knows nothing about speakers. A damaged entry counts as missing, and failing to write one is never an error.
+A damaged entry counts as missing, and failing to write one is never an error.
 
     codes/<key>.npz         codes and length; key: clip's bytes, how it was prepared, codec
     transcripts/<key>.txt   words; key: clip's bytes, how it was prepared, Whisper model

@@ -1,7 +1,4 @@
-"""One reference clip: its sound from the file, its words from the .txt or from Whisper.
-
-Knows nothing about the other clips of the folder.
-"""
+"""One reference clip: its sound from the file, its words from the .txt or from Whisper."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ if TYPE_CHECKING:
 
     from csm_repl.voices.transcribe import Transcriber
 
-Origin = Literal["file", "whisper"]
+TranscriptOrigin = Literal["file", "whisper"]
 Stamp = tuple[int, int, int, int]
 
 # A minute of fast speech is 1,500 characters; what is longer than this is some other file.
@@ -32,7 +29,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
-class Sound:
+class ClipSound:
     """What the codec made of a clip."""
 
     digest: str
@@ -48,7 +45,7 @@ class Words:
     """What is said in a clip."""
 
     text: str
-    origin: Origin
+    origin: TranscriptOrigin
     notice: str = ""
     """Whole sentence for the user; '' where there is nothing to say."""
 
@@ -108,7 +105,7 @@ class ClipLoader:
         if self._transcriber is not None:
             self._transcriber.close()
 
-    def sound(self, recording: Recording, known: Sound | None) -> Sound:
+    def sound(self, recording: Recording, known: ClipSound | None) -> ClipSound:
         """The recording's sound; `known` itself where its content is the same. ClipError where unusable."""
         check_readable(recording.path)
         try:
@@ -118,15 +115,15 @@ class ClipLoader:
         if known is not None and known.digest == digest:
             return known
         if self._encode is None:
-            return Sound(digest, recording.samples.shape[0] / SAMPLE_RATE, None)
+            return ClipSound(digest, recording.samples.shape[0] / SAMPLE_RATE, None)
         cached = self._cache.codes(digest)
         if cached is not None:
             codes, seconds = cached
-            return Sound(digest, seconds, codes)
+            return ClipSound(digest, seconds, codes)
         seconds = recording.samples.shape[0] / SAMPLE_RATE
         codes = self._encoded(self._encode, recording.samples)
         self._cache.store_codes(digest, codes, seconds)
-        return Sound(digest, seconds, codes)
+        return ClipSound(digest, seconds, codes)
 
     def known_words(self, digest: str, txt: Path) -> Words | None:
         """The words in `txt`; None where it is missing, or Whisper's for a recording that was replaced since.

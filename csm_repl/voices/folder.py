@@ -1,7 +1,4 @@
-"""The references folder: which clips there are, and what has changed since the last look.
-
-Knows nothing about how clips are read, encoded or transcribed.
-"""
+"""The references folder: which clips there are, and what has changed since the last look."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from csm_repl.errors import ClipError, CsmReplError
 from csm_repl.voices.cache import ClipCache
-from csm_repl.voices.clip import ClipLoader, Origin, Sound, Stamp, file_stamp
+from csm_repl.voices.clip import ClipLoader, ClipSound, Stamp, TranscriptOrigin, file_stamp
 from csm_repl.voices.names import ENDINGS, ClipName, parse_name
 from csm_repl.voices.prepare import PrepareOptions
 
@@ -33,7 +30,7 @@ class Clip:
     path: Path
     text: str
     """One line."""
-    transcript: Origin
+    transcript: TranscriptOrigin
     """'whisper' while nobody has edited what Whisper wrote."""
     seconds: float
     """Length as prepared, with silences shortened."""
@@ -76,7 +73,7 @@ class _Found:
 @dataclass(frozen=True)
 class _Entry:
     found: _Found
-    sound: Sound | None
+    sound: ClipSound | None
     result: Clip | UnusableClip
 
 

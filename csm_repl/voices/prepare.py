@@ -1,7 +1,4 @@
-"""A recording of any kind into what the codec encodes: 24 kHz mono, level speech, no long silences.
-
-Knows nothing about files, speakers and transcripts.
-"""
+"""A recording of any kind into what the codec encodes: 24 kHz mono, level speech, no long silences."""
 
 from __future__ import annotations
 

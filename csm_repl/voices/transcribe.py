@@ -1,4 +1,4 @@
-"""Whisper for clips without a transcript. Knows nothing about files and speakers.
+"""Whisper for clips without a transcript.
 
 The model is loaded at the first clip and let go with `close`, so that it takes no memory while CSM speaks.
 """

@@ -24,7 +24,7 @@ from csm_repl.engine import (
     core,
     text_positions,
 )
-from csm_repl.engine.core import slot_bytes
+from csm_repl.engine.limits import slot_bytes
 from csm_repl.engine.step import EagerRunner, MakeRunner
 from csm_repl.errors import OutOfMemoryError
 from csm_repl.files.checkpoint import find_checkpoint
@@ -145,7 +145,7 @@ def test_takes_begin_in_the_order_of_their_submission(micro_model: CSM, make_eng
     while engine.n_open:
         steps.append(sorted((ids.index(event.take), type(event).__name__) for event in engine.step()))
     first = [(0, "Frame"), (1, "Frame")]
-    last = [(0, "Finished"), (0, "Frame"), (1, "Finished"), (1, "Frame")]
+    last = [(0, "TakeEnded"), (0, "Frame"), (1, "TakeEnded"), (1, "Frame")]
     behind = [[(place + 2, kind) for place, kind in step] for step in (first, last)]
     assert [step for step in steps if step] == [first, last, *behind]
 
@@ -409,11 +409,11 @@ def test_more_slots_than_fit_are_refused_and_told_how_many_would(
     micro_model: CSM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     each = slot_bytes(micro_model)
-    monkeypatch.setattr("csm_repl.engine.core.free_bytes", lambda _: 5 * each)
+    monkeypatch.setattr("csm_repl.engine.limits.free_bytes", lambda _: 5 * each)
     with pytest.raises(OutOfMemoryError, match=r"--batch 4\b"):
         Engine(micro_model, 5)
     Engine(micro_model, 4)
-    monkeypatch.setattr("csm_repl.engine.core.free_bytes", lambda _: each // 2)
+    monkeypatch.setattr("csm_repl.engine.limits.free_bytes", lambda _: each // 2)
     with pytest.raises(OutOfMemoryError, match="Close other programs"):
         Engine(micro_model, 2)
 

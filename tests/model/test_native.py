@@ -249,7 +249,7 @@ def test_the_second_folder_serves_where_the_first_cannot_be_written(
 
 
 def test_without_kernels_a_model_loads_and_speaks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("csm_repl.model.layers.native.run.library", lambda: building.Built(None, "none"))
+    monkeypatch.setattr("csm_repl.model.layers.native.kernels.library", lambda: building.Built(None, "none"))
     model = load(folder, quantize="int4")
     assert any(isinstance(module, Int4Linear) for module in model.modules())
     take = Engine(model).generate(build_prompt([], [256, 65, 66, 257], 4), max_frames=3)

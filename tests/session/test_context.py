@@ -14,8 +14,8 @@ from csm_repl.session.context import (
     NO_ROOM,
     OLDEST_TURN,
     UNUSED_VOICE,
+    ContextSpan,
     Plan,
-    Span,
     describe,
     plan_context,
 )
@@ -23,12 +23,12 @@ from csm_repl.session.context import (
 NAMES = {0: "reference", 1: "anna", 2: "ben"}
 
 
-def reference(speaker: int, n: int, clip: int = 0) -> Span:
-    return Span(("ref", speaker, clip), speaker, n, pinned=True)
+def reference(speaker: int, n: int, clip: int = 0) -> ContextSpan:
+    return ContextSpan(("ref", speaker, clip), speaker, n, pinned=True)
 
 
-def turn(number: int, speaker: int, n: int) -> Span:
-    return Span(number, speaker, n, pinned=False)
+def turn(number: int, speaker: int, n: int) -> ContextSpan:
+    return ContextSpan(number, speaker, n, pinned=False)
 
 
 @st.composite
@@ -37,7 +37,7 @@ def windows(draw):
     sizes = st.integers(0, 120)
     speakers = st.integers(0, 4)
     references = [
-        Span(("ref", i), speaker, n, True)
+        ContextSpan(("ref", i), speaker, n, True)
         for i, (speaker, n) in enumerate(draw(st.lists(st.tuples(speakers, sizes), max_size=6)))
     ]
     turns = [
@@ -209,10 +209,10 @@ def test_a_voice_left_out_comes_back_when_it_speaks():
 def test_a_voice_left_out_does_not_flap_into_the_headroom_that_turns_made():
     """A long run: without the memory of `left_out` the unused voice would come back again and again."""
     references = [reference(0, 200), reference(1, 400)]
-    turns: list[Span] = []
+    turns: list[ContextSpan] = []
     out: frozenset = frozenset()
     prefix_breaks = 0
-    before: tuple[Span, ...] = ()
+    before: tuple[ContextSpan, ...] = ()
     for number in range(60):
         plan = plan_context([*references, *turns], needed=80, speakers={0}, left_out=out)
         out = plan.left_out
@@ -274,7 +274,7 @@ def test_a_reference_after_a_turn_is_refused():
         plan_context([turn(1, 0, 1), reference(0, 1)], needed=1, speakers={0})
 
 
-def gone(*pairs: tuple[Span, str], kept: tuple[Span, ...] = ()) -> Plan:
+def gone(*pairs: tuple[ContextSpan, str], kept: tuple[ContextSpan, ...] = ()) -> Plan:
     return Plan(kept, pairs, 0, True)
 
 

@@ -1,4 +1,4 @@
-"""Lines of text from a file that may be slow to come. Knows nothing about what they mean."""
+"""Lines of text from a file that may be slow to come."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """For people at a terminal: colours, a live line while a turn is made, tables that fit the width.
 
-Whatever comes from outside (what was typed, transcripts, file names) goes through `defused` and is never
-read as markup. Knows nothing about prompts and keys.
+Whatever comes from outside (what was typed, transcripts, file names) goes through `defused` and is never read
+as markup.
 """
 
 from __future__ import annotations

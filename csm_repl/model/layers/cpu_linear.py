@@ -1,9 +1,9 @@
 """Linear layers whose weights are integers of 8 or 4 bits with scales, and how a CPU multiplies by them.
 
-Knows nothing about what they are layers of; `gpu_linear.py` has a GPU's. PyTorch's kernels for such weights
-take bfloat16 rows, and convert the weight anew for every four of them. That is right for the one row of a
-step and wrong for the hundreds of a prefill, where a block of the weight at a time becomes floating point
-and is multiplied as `linear.py` does it. `python -m bench.kernels --only quant` measures both.
+`gpu_linear.py` has a GPU's. PyTorch's kernels for such weights take bfloat16 rows, and convert the weight
+anew for every four of them. That is right for the one row of a step and wrong for the hundreds of a prefill,
+where a block of the weight at a time becomes floating point and is multiplied as `linear.py` does it.
+`python -m bench.kernels --only quant` measures both.
 """
 
 from __future__ import annotations

@@ -19,11 +19,11 @@ import torch
 import triton
 import triton.language as tl
 
-from csm_repl.model import quantized_linear
+from csm_repl.model.layers import cpu_linear
 
 __all__ = ["multiply_4_bits", "multiply_8_bits"]
 
-GROUP = tl.constexpr(quantized_linear.GROUP)
+GROUP = tl.constexpr(cpu_linear.GROUP)
 MANY_OUTPUTS = 2048
 """A weight with fewer rows is cut into flatter blocks, or most processors of a large GPU would have none."""
 BYTES_AT_ONCE = 1024

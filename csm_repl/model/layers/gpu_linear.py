@@ -2,10 +2,8 @@
 
 Up to `MANY_ROWS` rows go through Triton kernels that read the stored weight and nothing else. For the
 hundreds of a prefill the weight becomes floating point, which costs little beside such a product. Nothing
-reads a value back to the host, and shapes decide everything, so a CUDA graph can record it.
-
-Knows nothing about what the layers are layers of. `gpu_kernels.py`, and with it triton, is imported when a
-layer first runs.
+reads a value back to the host, and shapes decide everything, so a CUDA graph can record it. `gpu_kernels.py`,
+and with it triton, is imported when a layer first runs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A linear layer that picks the fastest exact kernel for the number of rows.
 
-Knows nothing about what it is a layer of. The choices are for PyTorch 2.9; where no CPU is named, the figures
-are those of one without bf16 instructions. `python -m bench.kernels` measures every one of them.
+The choices are for PyTorch 2.9; where no CPU is named, the figures are those of one without bf16
+instructions. `python -m bench.kernels` measures every one of them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Weights under the published names: read from either layout as the original's, and named for transformers.
 
 The engine runs fused parameters (see `checkpoint`); training and export need every published tensor by
-itself. Knows nothing about the format of files or about devices.
+itself.
 """
 
 from __future__ import annotations

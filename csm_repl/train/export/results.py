@@ -14,8 +14,8 @@ from csm_repl.audio import output_error
 from csm_repl.files.checkpoint import Checkpoint, find_checkpoint
 from csm_repl.files.config import ModelConfig
 from csm_repl.files.hub import ModelFiles
+from csm_repl.files.json_files import read_config
 from csm_repl.files.layouts import recipes
-from csm_repl.files.read import read_config
 from csm_repl.model.weights.published import read_published
 from csm_repl.model.weights.tensors import open_weights
 from csm_repl.train.events import Note

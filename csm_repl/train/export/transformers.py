@@ -14,7 +14,7 @@ import torch
 from csm_repl.errors import CheckpointError
 from csm_repl.files.config import ModelConfig, RopeConfig, TransformerConfig
 from csm_repl.files.hub import ModelFiles
-from csm_repl.files.read import read_config
+from csm_repl.files.json_files import read_config
 from csm_repl.model.weights.published import to_transformers
 from csm_repl.train.export.companions import companions, copy_files
 from csm_repl.train.export.transformers_mimi import mimi_config, mimi_state

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from csm_repl.errors import CheckpointError
-from csm_repl.files.read import read_config
+from csm_repl.files.json_files import read_config
 from csm_repl.train.files import write_atomically, write_json
 
 __all__ = ["SpecialIds", "write_tokenizer"]

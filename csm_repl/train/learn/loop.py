@@ -22,7 +22,7 @@ from csm_repl.train.events import CheckpointSaved, Evaluated, Finished, LeftOut,
 from csm_repl.train.learn.network import TrainableCSM
 from csm_repl.train.learn.optimiser import WeightEma, new_optimiser, trainable
 from csm_repl.train.learn.passes import LossMetrics, Passes
-from csm_repl.train.learn.schedule import Progress, learning_rate
+from csm_repl.train.learn.schedule import RunProgress, learning_rate
 from csm_repl.train.learn.state import RunState, load_state, save_state
 from csm_repl.train.options import TrainOptions
 
@@ -181,10 +181,10 @@ class Trainer:
             self._average.load(saved["average"] or saved["weights"])
         self._run = saved["run"]
 
-    def _progress(self) -> Progress:
+    def _progress(self) -> RunProgress:
         run = self._run
         epochs = self._plan.epochs_done(Position(run.epoch, run.index))
-        return Progress(self.options, run.step, epochs, run.seconds)
+        return RunProgress(self.options, run.step, epochs, run.seconds)
 
     def _over(self) -> str | None:
         patience = self.options.patience

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from csm_repl.train.options import TrainOptions
 
-__all__ = ["PEAK_LR", "Progress", "learning_rate"]
+__all__ = ["PEAK_LR", "RunProgress", "learning_rate"]
 
 PEAK_LR = {"lora": 2e-4, "full": 3e-5, "scratch": 1e-3}
 
 
 @dataclass(frozen=True)
-class Progress:
+class RunProgress:
     """What a run has used of what it was given."""
 
     options: TrainOptions
@@ -56,7 +56,7 @@ class Progress:
         return None
 
 
-def learning_rate(progress: Progress) -> float:
+def learning_rate(progress: RunProgress) -> float:
     """Of the next step: linear warm-up times a cosine over the run's share."""
     options = progress.options
     peak = PEAK_LR[options.mode] if options.lr is None else options.lr

@@ -17,7 +17,7 @@ from csm_repl.files.checkpoint import find_checkpoint
 from csm_repl.files.config import FLAVORS as NAMED
 from csm_repl.files.config import ModelConfig, RopeConfig, TransformerConfig, parse_config
 from csm_repl.files.hub import find_model
-from csm_repl.files.read import read_config
+from csm_repl.files.json_files import read_config
 from csm_repl.model.weights.published import read_published
 from csm_repl.train import files
 from csm_repl.train.export.companions import companions

@@ -19,7 +19,7 @@ from csm_repl.train.export.original import write_original
 from csm_repl.train.learn import passes, state
 from csm_repl.train.learn.loop import Trainer
 from csm_repl.train.learn.network import TrainableCSM
-from csm_repl.train.learn.schedule import Progress, learning_rate
+from csm_repl.train.learn.schedule import RunProgress, learning_rate
 from csm_repl.train.options import TrainOptions
 from tests.train.clips import load_engine, many_clips, say_again, two_clips
 
@@ -322,7 +322,7 @@ def test_items_that_were_left_out_are_told(make: MakeTrainer) -> None:
 
 def rate(step: int, **options: Any) -> float:
     values: dict[str, Any] = {"max_steps": 100, "warmup_steps": 10, "lr": 1.0, **options}
-    return learning_rate(Progress(TrainOptions(**values), step, 0.0, 0.0))
+    return learning_rate(RunProgress(TrainOptions(**values), step, 0.0, 0.0))
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
@@ -340,6 +340,6 @@ def test_each_mode_has_its_own_peak(mode: str, peak: float) -> None:
 
 def test_the_larger_share_leads() -> None:
     options = TrainOptions(max_steps=100, max_minutes=1.0)
-    assert Progress(options, 10, 0.0, 30.0).share == 0.5
-    assert Progress(options, 80, 0.0, 30.0).share == 0.8
-    assert Progress(options, 10, 0.0, 30.0).n_steps == 20
+    assert RunProgress(options, 10, 0.0, 30.0).share == 0.5
+    assert RunProgress(options, 80, 0.0, 30.0).share == 0.8
+    assert RunProgress(options, 10, 0.0, 30.0).n_steps == 20

@@ -1,7 +1,7 @@
 """The transformer pass in C, for a few positions on a CPU."""
 
 from csm_repl.model.layers.native.build import Built, library, needs_compiling
-from csm_repl.model.layers.native.run import NativeTransformer, kernels_exist, multiply, runs_natively
+from csm_repl.model.layers.native.kernels import NativeTransformer, kernels_exist, multiply, runs_natively
 
 __all__ = [
     "Built",

@@ -119,21 +119,32 @@ def multiply(linear: nn.Module, x: torch.Tensor, native: ctypes.CDLL | None = No
 
 
 class _Norm(Protocol):
-    weight: torch.Tensor
+    @property
+    def weight(self) -> torch.Tensor: ...
 
 
 class _Block(Protocol):
-    attn_norm: _Norm
-    mlp_norm: _Norm
+    @property
+    def attn_norm(self) -> _Norm: ...
+
+    @property
+    def mlp_norm(self) -> _Norm: ...
 
 
 class _HasWeights(Protocol):
     """A transformer, as far as the kernels read it."""
 
-    config: TransformerConfig
-    layers: nn.ModuleList
-    norm: _Norm
-    table: torch.Tensor | None
+    @property
+    def config(self) -> TransformerConfig: ...
+
+    @property
+    def layers(self) -> nn.ModuleList: ...
+
+    @property
+    def norm(self) -> _Norm: ...
+
+    @property
+    def table(self) -> torch.Tensor | None: ...
 
 
 class NativeTransformer:
@@ -183,14 +194,14 @@ class NativeTransformer:
         """Positions of one pass, of all rows together."""
 
     def __call__(
-        self, x: torch.Tensor, cache: KVCache, cache_rows: torch.Tensor, positions: torch.Tensor
+        self, x: torch.Tensor, cache: KVCache, slots: torch.Tensor, positions: torch.Tensor
     ) -> torch.Tensor:
         """Runs new positions and leaves their keys and values in `cache`.
 
         Args:
             x: embeddings [R, D], R at most `max_rows`.
             cache: float32 or bfloat16.
-            cache_rows: int64 [R], which row of the cache each belongs to.
+            slots: int64 [R], which row of the cache each belongs to.
             positions: int64 [R]; those of one row of the cache in rising order, without gaps.
 
         Returns:
@@ -202,7 +213,7 @@ class NativeTransformer:
         n_rows, n_threads = len(x), torch.get_num_threads()
         # A copy in any case: the kernels keep the stream in it.
         stream = x.to(torch.float32, copy=True).contiguous()
-        cache_rows, positions = cache_rows.contiguous(), positions.contiguous()
+        slots, positions = slots.contiguous(), positions.contiguous()
         out = torch.empty(n_rows, self._dim)
         strides = cache.data.stride()
         view = _Cache(_FLOATS[cache.data.dtype], cache.data.shape[2], cache.data.data_ptr(), *strides[:4])
@@ -212,11 +223,11 @@ class NativeTransformer:
             if len(self._scratch) < size:
                 self._scratch = torch.empty(size, dtype=torch.uint8)
             failed = self._native.csm_pass(
-                model, ctypes.addressof(view), cache.n_positions, n_rows, cache_rows.data_ptr(),
+                model, ctypes.addressof(view), cache.n_positions, n_rows, slots.data_ptr(),
                 positions.data_ptr(), stream.data_ptr(), out.data_ptr(), self._scratch.data_ptr(), n_threads,
             )  # fmt: skip
         if failed:
-            raise IndexError(f"rows {cache_rows.tolist()} at {positions.tolist()} are not all in the cache")
+            raise IndexError(f"rows {slots.tolist()} at {positions.tolist()} are not all in the cache")
         return out.to(x.dtype)
 
 
