@@ -39,8 +39,8 @@ FIRST_FRAME_REDRAWS = 8
 PREFILL_ALONE = 256
 """Positions of prompts that a step runs while nobody speaks: bounds a pass's memory, and Ctrl-C is heard
 between passes."""
-PREFILL_BESIDE = 32
-"""The same beside takes that are being spoken, which wait for it."""
+PREFILL_BESIDE = {"cpu": 32, "cuda": 512}
+"""The same beside takes that are being spoken, which wait for it (`python -m bench.joining`)."""
 
 
 @dataclass
@@ -101,6 +101,8 @@ class Engine:
         self._freed_at = [0] * n_slots
         self._prepared: list[TakeState | None] = [None] * n_slots
         """For whose options a slot of the step's buffers is set."""
+        self.prefill_beside = PREFILL_BESIDE.get(model.device.type, PREFILL_ALONE)
+        """Positions of prompts that a step runs beside takes that are being spoken."""
         self._runner = make_runner(model, cache)
         self._mailbox = Mailbox(self._runner.step.out)
         self._owner = threading.Lock()
@@ -276,7 +278,7 @@ class Engine:
     def _prefill(self) -> None:
         """Runs the next chunk of the prompts that are not complete, in the order of their submission."""
         takes = [take for take in self._takes.values() if take.slot is not None]
-        n_left = PREFILL_BESIDE if any(take.hidden is not None for take in takes) else PREFILL_ALONE
+        n_left = self.prefill_beside if any(take.hidden is not None for take in takes) else PREFILL_ALONE
         for take in takes:
             if take.hidden is None and n_left > 0:
                 n_left -= self._prefill_take(take, n_left)
@@ -310,21 +312,21 @@ class Engine:
         """Reads the oldest frame that is under way, and sees to it that one is."""
         if not self._launched and not self._launch():
             return
-        frame = self._launched[0]
+        launched = self._launched[0]
         # A first frame is not read late: it may have to be drawn again, and somebody waits for it.
-        if self._runner.runs_ahead and len(self._launched) == 1 and not frame.has_first:
+        if self._runner.runs_ahead and len(self._launched) == 1 and not launched.has_first:
             self._launch()
-        rows = self._mailbox.read(frame.ticket)
-        if frame.has_first:
-            self._draw_again(frame, rows)
-        self._hand_out(frame, rows)
+        frames = self._mailbox.read(launched.ticket)
+        if launched.has_first:
+            self._draw_again(launched, frames)
+        self._hand_out(launched, frames)
         self._launched = self._launched[1:]
         if self._runner.runs_ahead and not self._launched:
             self._launch()
 
     def _launch(self) -> bool:
         """Starts the next frame of every take that has its prompt behind it; whether there is one."""
-        unread = [take for frame in self._launched for take, _, _ in frame.takes]
+        unread = [take for launched in self._launched for take, _, _ in launched.takes]
         takes = []
         for take in self._takes.values():
             number = take.n_frames + unread.count(take)
@@ -370,8 +372,8 @@ class Engine:
     def _spare_positions(self) -> list[int]:
         """For each slot, a position that may be written to although nobody will read it."""
         positions = [slot.free_position() for slot in self._slots]
-        for frame in self._launched:
-            for take, number, _ in frame.takes:
+        for launched in self._launched:
+            for take, number, _ in launched.takes:
                 # What is under way has put keys and values before it, which are not counted yet.
                 if take.id in self._takes:
                     positions[_slot_of(take)] = take.n_prompt + number
@@ -385,9 +387,9 @@ class Engine:
 
     def _newest(self, take: TakeState) -> torch.Tensor:
         """The newest frame of a take that was launched, int64 [K] on the host."""
-        for frame in reversed(self._launched):
-            if frame.noise_before(take) is not None:
-                return self._mailbox.read(frame.ticket)[_slot_of(take), :-1]
+        for launched in reversed(self._launched):
+            if launched.noise_before(take) is not None:
+                return self._mailbox.read(launched.ticket)[_slot_of(take), :-1]
         assert take.last is not None
         return take.last
 
@@ -406,44 +408,44 @@ class Engine:
         if not take.noise.options.greedy:
             self._runner.step.set_noise(_slot_of(take), take.noise.next_exponential())
 
-    def _draw_again(self, frame: _Launched, rows: torch.Tensor) -> None:
-        """Draws first frames that close their take again; corrects `rows`, int64 [n_slots, K + 1]."""
+    def _draw_again(self, launched: _Launched, frames: torch.Tensor) -> None:
+        """Draws first frames that close their take again; corrects `frames`, int64 [n_slots, K + 1]."""
         left = {
             _slot_of(take): (take, FIRST_FRAME_REDRAWS)
-            for take, number, _ in frame.takes
+            for take, number, _ in launched.takes
             if number == take.n_frames == 0 and take.id in self._takes and not take.noise.options.greedy
         }
         try:
-            while again := [slot for slot, (_, n) in left.items() if n and rows[slot, -1]]:
+            while again := [slot for slot, (_, n) in left.items() if n and frames[slot, -1]]:
                 for slot in again:
                     take, n = left[slot]
                     left[slot] = (take, n - 1)
                     self._set_noise(take)
                 # The other slots have their noise still, and get the same frames again.
-                self._runner.draw(frame.slots)
-                rows[again] = self._mailbox.read(self._mailbox.post(self._runner.step.out))[again]
+                self._runner.draw(launched.slots)
+                frames[again] = self._mailbox.read(self._mailbox.post(self._runner.step.out))[again]
         except BaseException:
             self._launched, self._in_buffers = (), {}
-            for take, number, state in frame.takes:
+            for take, number, state in launched.takes:
                 if number == take.n_frames:
                     take.noise.restore(state)
             raise
 
     # --- update -----------------------------------------------------------------------------------------
 
-    def _hand_out(self, frame: _Launched, rows: torch.Tensor) -> None:
+    def _hand_out(self, launched: _Launched, frames: torch.Tensor) -> None:
         """Counts a frame that was read. After an interrupt it may be called again."""
-        for take, number, _ in frame.takes:
+        for take, number, _ in launched.takes:
             if take.id not in self._takes or number != take.n_frames:
                 continue
             slot = _slot_of(take)
             if take.last is not None:
                 self._slots[slot].note_frame(take.n_prompt + number - 1, take.last)
-            if rows[slot, -1]:
-                self._put_back_noise(take, after=frame)
+            if frames[slot, -1]:
+                self._put_back_noise(take, after=launched)
                 self._finish(take, "end")
                 continue
-            take.last = rows[slot, :-1]
+            take.last = frames[slot, :-1]
             take.n_frames += 1
             self.stats.frames += 1
             self._emit(take, Frame(take.id, take.last))
@@ -453,9 +455,9 @@ class Engine:
 
     def _put_back_noise(self, take: TakeState, *, after: _Launched | None = None) -> None:
         """Undraws the noise of the frames that are under way and not wanted, those behind `after`."""
-        for frame in self._launched:
-            state = frame.noise_before(take)
-            if frame is not after and state is not None:
+        for launched in self._launched:
+            state = launched.noise_before(take)
+            if launched is not after and state is not None:
                 take.noise.restore(state)
                 return
 

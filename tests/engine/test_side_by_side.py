@@ -280,11 +280,9 @@ def test_the_noise_goes_on_in_a_later_take(micro_model: CSM, make_engine: MakeEn
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 32])
-def test_a_cold_prompt_never_stalls_a_take(
-    chunk: int, micro_model: CSM, make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(core, "PREFILL_BESIDE", chunk)
+def test_a_cold_prompt_never_stalls_a_take(chunk: int, micro_model: CSM, make_engine: MakeEngine) -> None:
     engine = make_engine(micro_model, 2)
+    engine.prefill_beside = chunk
     speaking = engine.submit(TakeRequest(micro_prompt(2), seed=1, max_frames=80))
     frames: dict[int, Frames] = defaultdict(list)
 
