@@ -45,7 +45,7 @@ def test_the_line_examples_parse_as_the_readme_says() -> None:
         "README.md",
         "CHANGELOG.md",
         "CONTRIBUTING.md",
-        *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
+        *(p.relative_to(ROOT).as_posix() for p in (ROOT / "docs").rglob("*.md")),
     ],
 )
 def test_links_to_files_lead_somewhere(page: str) -> None:
@@ -76,6 +76,6 @@ def test_the_python_example_names_what_the_package_offers() -> None:
 
 def test_no_document_names_a_machine_path_or_a_registry() -> None:
     named = ("README.md", "CONTRIBUTING.md", "Makefile", "pyproject.toml")
-    pages = [*(ROOT / name for name in named), *(ROOT / ".ci").iterdir(), *(ROOT / "docs").glob("*.md")]
+    pages = [*(ROOT / name for name in named), *(ROOT / ".ci").iterdir(), *(ROOT / "docs").rglob("*.md")]
     for page in pages:
         assert not re.search(r"/(work|root|home)\b|python.?hosted", page.read_text()), page
