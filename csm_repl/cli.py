@@ -18,17 +18,17 @@ __all__ = ["main"]
 
 _COMMANDS = ("doctor", "voices")
 _DESCRIPTION = """\
-Speaks multi-speaker lines with Sesame's CSM-1B, in the voices of the clips in a folder.
+Speaks lines for one or more speakers with Sesame's CSM-1B, in the voices of the clips in a folder.
 
   csm-repl                     the console
   csm-repl SCRIPT.txt          speaks a script; - is stdin, and so is a pipe
   csm-repl doctor              checks the installation
   csm-repl voices              lists and checks the reference clips
   csm-repl train DATA          trains CSM on your clips; see csm-repl train --help
-  csm-repl merge ADAPTER       makes a whole model of a trained adapter
+  csm-repl merge ADAPTER       merges a trained adapter into its base model
 
-A line is one or more turns separated by ||; the n-th turn is spoken by the n-th speaker, or by
-the one that a number at its end says: Hello!||Hi, who is it?||It's me.0
+A line is one or more turns separated by ||. The first turn is spoken by speaker 0, the second by
+speaker 1, and so on; a number at its end says otherwise: Hello!||Hi, who is it?||It's me.0
 """
 _EPILOG = """\
 Every option can also be set as an environment variable CSM_REPL_NAME or in a .env file; see
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from csm_repl.paths import log_file
 
         _complain(
-            f"Something went wrong that should not: {type(error).__name__}: {error}. "
+            f"Unexpected error: {type(error).__name__}: {error}. "
             f"The details are in {log_file()}; --debug shows them."
         )
         return int(ExitCode.SOME_LINES_FAILED)
@@ -96,7 +96,9 @@ def _main(words: list[str]) -> ExitCode:
 def _speak(settings: Settings, script: str | None) -> ExitCode:
     if script is None and _is_terminal():
         if settings.out_file == "-":
-            raise UsageError("-o - writes sound to a terminal.", "Pipe it on, or name a file.")
+            raise UsageError(
+                "-o - would write sound to the terminal.", "Pipe it to a program, or name a file."
+            )
         if settings.batch > 1:
             raise UsageError(
                 f"The console speaks one line at a time, not {settings.batch} "
@@ -107,7 +109,7 @@ def _speak(settings: Settings, script: str | None) -> ExitCode:
 
         return run_console(settings)
     if settings.out_file == "-" and _isatty(sys.stdout):
-        raise UsageError("-o - writes sound to a terminal.", "Pipe it on, or name a file.")
+        raise UsageError("-o - would write sound to the terminal.", "Pipe it to a program, or name a file.")
     from csm_repl.front.pipe import run_pipe
 
     return run_pipe(settings, None if script in (None, "-") else Path(str(script)))
@@ -149,8 +151,10 @@ def _parse(words: list[str]) -> tuple[str | None, dict[str, Any]]:
             text = setting.help if setting.default is None else f"{setting.help} [{setting.default}]"
             group.add_argument(*setting.flags, metavar=setting.metavar, help=text.replace("%", "%%"), **kind)
     other = parser.add_argument_group("other")
-    other.add_argument("-h", "--help", action="help", help="show this text")
-    other.add_argument("--version", action="version", version=f"csm-repl {__version__}", help="show it")
+    other.add_argument("-h", "--help", action="help", help="show this help")
+    other.add_argument(
+        "--version", action="version", version=f"csm-repl {__version__}", help="show the version"
+    )
     values = vars(parser.parse_args(words))
     return values.pop("script"), values
 

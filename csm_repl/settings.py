@@ -203,27 +203,27 @@ class Settings:
     quantize: str = _setting(
         "none",
         _choice("none", "int8", "fp8", "int4", "auto"),
-        "weights of the layers: none, int8, int4, fp8 on a newer GPU, or auto (int8 on a CPU, else none)",
+        "quantised weights: none, int8, int4, fp8 on a newer GPU, or auto (int8 on a CPU, else none)",
         metavar="MODE",
         group="model",
     )
     compile: bool = _setting(
         False,
         _boolean,
-        "compile the frame step with torch.compile, on a CUDA device only; the first start takes longer",
+        "compile the model with torch.compile, on CUDA only; the first start takes longer",
         group="model",
     )
     native: bool = _setting(
         True,
         _boolean,
-        "make frames by csm-repl's own kernels on a CPU, which the C compiler makes once",
+        "use csm-repl's own kernels on a CPU; a C compiler builds them once",
         group="model",
     )
     weight_cache: bool = _setting(
         True, _boolean, "keep converted weights on disk so that the next start is faster", group="model"
     )
     references: Path = _setting(
-        Path("references"), _path, "folder with the voices' clips", metavar="DIR", group="voices"
+        Path("references"), _path, "folder with the reference clips", metavar="DIR", group="voices"
     )
     whisper_model: str = _setting(
         "auto",
@@ -252,19 +252,24 @@ class Settings:
         group="voices",
     )
     silence_keep_ms: int = _setting(
-        300, _integer(0, 5_000), "what is left of a shortened silence, milliseconds", flags=(), group="voices"
+        300, _integer(0, 5_000), "length of a shortened silence, milliseconds", flags=(), group="voices"
     )
     speaker: int = _setting(0, _integer(0, 999), "primary speaker to start with", metavar="N", group="speech")
     temperature: float = _setting(
         0.9, _number(0.0, 5.0), "sampling temperature; 0 is greedy", live=True, metavar="T", group="speech"
     )
     top_k: int = _setting(
-        50, _integer(1, 100_000), "sample among the K likeliest codes", live=True, metavar="K", group="speech"
+        50,
+        _integer(1, 100_000),
+        "sample from the K most likely codes",
+        live=True,
+        metavar="K",
+        group="speech",
     )
     seed: int | None = _setting(
         None,
         _seed,
-        "seed of the first take; the next takes count on from it",
+        "seed of the first take; later takes count up from it",
         live=True,
         metavar="N",
         group="speech",
@@ -272,7 +277,7 @@ class Settings:
     max_seconds: float | None = _setting(
         None,
         _max_seconds,
-        "longest take in seconds; auto judges from the text, off leaves it to the context",
+        "longest take in seconds; auto: judged from the text, off: no limit but the context",
         live=True,
         metavar="S",
         group="speech",
@@ -280,7 +285,7 @@ class Settings:
     independent: bool = _setting(
         False,
         _boolean,
-        "every line is a conversation of its own: it hears the voices and no earlier line",
+        "make every line a conversation of its own: it hears the voices but no earlier line",
         group="speech",
     )
     batch: int = _setting(
@@ -294,12 +299,12 @@ class Settings:
         True, _boolean, "trim the silence at the end of a take", live=True, flags=(), group="speech"
     )
     output: Path = _setting(
-        Path("outputs"), _path, "where session folders are made", metavar="DIR", group="output"
+        Path("outputs"), _path, "where the runs' folders are made", metavar="DIR", group="output"
     )
     out_file: str | None = _setting(
         None,
         _optional_text,
-        "also join the whole run in FILE (.wav .flac .mp3; - is WAV on stdout)",
+        "also write the whole run to FILE (.wav .flac .mp3; - is WAV on stdout)",
         flags=("-o", "--out-file"),
         metavar="FILE",
         group="output",
@@ -314,15 +319,17 @@ class Settings:
     play: bool | None = _setting(
         None,
         _boolean,
-        "play while generating; by default in a terminal only",
+        "play while generating; by default only in a terminal",
         live=True,
         group="output",
     )
-    json: bool = _setting(False, _boolean, "results as one JSON object a line", group="interface")
+    json: bool = _setting(False, _boolean, "write results as one JSON object per line", group="interface")
     quiet: bool = _setting(
-        False, _boolean, "only results and errors", flags=("-q", "--quiet"), group="interface"
+        False, _boolean, "show only results and errors", flags=("-q", "--quiet"), group="interface"
     )
-    verbose: bool = _setting(False, _boolean, "more detail", flags=("-v", "--verbose"), group="interface")
+    verbose: bool = _setting(
+        False, _boolean, "show more detail", flags=("-v", "--verbose"), group="interface"
+    )
     debug: bool = _setting(False, _boolean, "show tracebacks", group="interface")
     color: str = _setting(
         "auto", _choice("auto", "always", "never"), "auto, always or never", metavar="WHEN", group="interface"
@@ -440,7 +447,7 @@ def load_settings(
         origins[setting.name] = origin
     settings = Settings(**values, origins=origins)
     if settings.raw and settings.out_file is None:
-        raise UsageError("--raw is for -o, and there is no -o.", "Add -o FILE, or -o - for stdout.")
+        raise UsageError("--raw works only with -o.", "Add -o FILE, or -o - for stdout.")
     if settings.batch > 1 and not settings.independent:
         raise UsageError(
             f"Lines cannot be spoken side by side (batch {settings.batch}, from {settings.origin('batch')}) "

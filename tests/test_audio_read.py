@@ -131,8 +131,8 @@ def bad_files(folder: Path, wav: Path) -> dict[str, tuple[Path, str]]:
         "header only": (data[:44], "only a header"),
         "half a header": (data[:20], "damaged"),
         "text": (b"hello " * 99, "damaged"),
-        "not a number": (np.array([0.1, np.nan]), "no numbers"),
-        "infinite": (np.array([0.1, np.inf]), "no numbers"),
+        "not a number": (np.array([0.1, np.nan]), "not numbers"),
+        "infinite": (np.array([0.1, np.inf]), "not numbers"),
     }
     found = {}
     for case, (content, message) in cases.items():

@@ -17,7 +17,7 @@ def check_ending(path: Path) -> None:
     """UsageError unless the ending of `path` is a format that can be written."""
     if path.suffix.lower() not in ENDINGS:
         ending = f"The ending {path.suffix!r}" if path.suffix else "A name without an ending"
-        raise UsageError(f"{ending} names no sound format ({path}).", "Use .wav, .flac or .mp3.")
+        raise UsageError(f"{ending} does not name a sound format ({path}).", "Use .wav, .flac or .mp3.")
 
 
 class Encoder:

@@ -76,7 +76,7 @@ def read_audio(
         raise ClipError(f"The file states a sample rate of {rate} Hz, which cannot be right.", _SAVE_AGAIN)
     tensor = torch.from_numpy(samples)
     if not bool(torch.isfinite(tensor).all()):
-        raise ClipError("The file holds samples that are no numbers (NaN or infinite).", _SAVE_AGAIN)
+        raise ClipError("The file holds samples that are not numbers (NaN or infinite).", _SAVE_AGAIN)
     return tensor, rate
 
 
@@ -94,7 +94,7 @@ def check_readable(path: Path) -> None:
         raise ClipError("The file is not there.", "Check the name, or the link's target.") from error
     except PermissionError as error:
         raise ClipError(
-            "You are not allowed to read the file.", "Give yourself the right to read it."
+            "You are not allowed to read the file.", "Check the permissions of the file."
         ) from error
     except OSError as error:
         raise ClipError(

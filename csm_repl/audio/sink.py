@@ -58,9 +58,9 @@ def _checked_target(path: Path, replace: bool) -> Path:
     if not path.parent.is_dir():
         raise UsageError(f"-o {path}: there is no folder {path.parent}.", "Make it first.")
     if path.exists() and not path.is_file():
-        raise UsageError(f"-o {path} is no regular file.", "Use -o - and redirect stdout to it.")
+        raise UsageError(f"-o {path} is not a regular file.", "Use -o - and redirect stdout to it.")
     if os.path.lexists(path) and not replace:
-        raise UsageError(f"-o {path} exists already.", "Choose another name, or replace it with --force.")
+        raise UsageError(f"-o {path} already exists.", "Choose another name, or replace it with --force.")
     return path
 
 
@@ -182,7 +182,7 @@ class _FileSink(AudioSink):
                 number += 1
                 continue
             raise OutputError(
-                f"{self._path} was made by somebody else meanwhile.", f"The sound is in {other}."
+                f"{self._path} was written by another program in the meantime.", f"The sound is in {other}."
             )
 
     def _discard(self) -> None:
@@ -200,7 +200,7 @@ class _StdoutSink(AudioSink):
             raise UsageError("-o - has nowhere to go: stdout is closed.", "Redirect it to a file.")
         if sys.stdout.isatty():
             raise UsageError(
-                "-o - would write sound to the terminal.", "Pipe it on, or redirect it to a file."
+                "-o - would write sound to the terminal.", "Pipe it to a program, or redirect it to a file."
             )
         self._header = b"" if raw else _streaming_wav_header(rate)
 

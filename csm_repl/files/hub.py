@@ -182,7 +182,9 @@ def _from_hub(repo: str, revision: str | None, hub: _Hub) -> ModelFiles:
     hub.download([*others, *weights])
     files = _complete_snapshot(config_path.parent, repo, hub)
     if files is None:
-        raise CheckpointError(f"The download of {repo} is incomplete.", "Start again; it goes on from there.")
+        raise CheckpointError(
+            f"The download of {repo} is incomplete.", "Start again; the download continues from there."
+        )
     return files
 
 
@@ -322,7 +324,7 @@ class _Hub:
             ) from error
         except errors.RepositoryNotFoundError as error:
             raise HubError(
-                f"{repo} was not found on the hub, or it is private and this login may not see it.",
+                f"{repo} was not found on the hub, or it is private and your login has no access to it.",
                 f"Check the name at {page}; for a private one run 'hf auth login' (or set HF_TOKEN).",
             ) from error
         except errors.LocalEntryNotFoundError as error:

@@ -60,7 +60,7 @@ def run_doctor(settings: Settings) -> ExitCode:
         rows = [{"subject": f.subject, "verdict": f.verdict, "text": f.text} for f in findings]
         print(json.dumps({"ok": code == ExitCode.OK, "findings": rows}, ensure_ascii=False, indent=1))
     elif not settings.quiet:
-        print("Everything is there." if code == ExitCode.OK else "Mend what is marked !! first.")
+        print("Everything is there." if code == ExitCode.OK else "Fix what is marked !! first.")
     return code
 
 
@@ -149,7 +149,9 @@ def _kernels(settings: Settings, placement: Placement) -> Finding:
     if built.library is not None:
         return Finding("kernels", "ok", built.reason)
     return Finding(
-        "kernels", "note", f"{built.reason} Frames are slower without; install gcc (Debian: apt install gcc)"
+        "kernels",
+        "note",
+        f"{built.reason} Frames are slower without them; install gcc (Debian: apt install gcc)",
     )
 
 
@@ -203,7 +205,9 @@ def _voices(settings: Settings) -> Iterator[Finding]:
         names = ", ".join(f"{clip.speaker} {voices.name(clip.speaker)}" for clip in voices.clips)
         yield Finding("voices", "ok", f"{settings.references}: {names}")
     else:
-        yield Finding("voices", "note", f"no usable clips in {settings.references}; takes get chance voices")
+        yield Finding(
+            "voices", "note", f"no usable clips in {settings.references}; speakers get random voices"
+        )
     for bad in voices.unusable:
         yield Finding("voices", "note", f"{bad.path.name}: {bad.cause} {bad.remedy}")
 
@@ -226,4 +230,4 @@ def _settings(settings: Settings) -> Iterator[Finding]:
             shown = "(set)" if item.name == "hf_token" else setting_text(item, value)
             yield Finding("setting", "ok", f"{item.dashed} = {shown} (from {origin})")
     n_default = sum(settings.origin(item.name) == "default" for item in specs())
-    yield Finding("setting", "ok", f"{n_default} others at their defaults")
+    yield Finding("setting", "ok", f"{n_default} others have their defaults")

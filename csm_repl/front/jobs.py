@@ -82,9 +82,9 @@ def run_job(events: Iterator[Event], handle: Callable[[Event], None]) -> bool:
 
 
 def unexpected(error: BaseException) -> CsmReplError:
-    """What to tell the user about an error that nobody foresaw; its traceback belongs into the log."""
+    """What to tell the user about an error that nobody foresaw; its traceback belongs in the log."""
     first_line = (str(error).strip().splitlines() or [""])[0]
     return OutputError(
-        f"Something went wrong that should not: {type(error).__name__}: {first_line}",
-        f"The model is still loaded. The details are in {log_file()}; please report them.",
+        f"Unexpected error: {type(error).__name__}: {first_line}",
+        f"The model is still loaded. Please report it; the details are in {log_file()}.",
     )

@@ -79,7 +79,7 @@ def _choose_device(name: str) -> tuple[torch.device, str]:
             return torch.device("cuda"), f"Device cuda: {torch.cuda.get_device_name()} is the fastest here."
         if torch.backends.mps.is_available():
             return torch.device("mps"), "Device mps: no CUDA device, but Apple's GPU is here."
-        return torch.device("cpu"), "Device cpu: neither a CUDA device nor Apple's GPU is here."
+        return torch.device("cpu"), "Device cpu: neither a CUDA device nor Apple's GPU is available."
     if not re.fullmatch(r"cpu|mps|cuda(:[0-9]{1,2})?", name):
         raise DeviceError(f"There is no device {name!r}.", "Use one of auto, cuda, cuda:n, mps, cpu.")
     device = torch.device(name)
@@ -97,7 +97,7 @@ def _choose_device(name: str) -> tuple[torch.device, str]:
                 f"Use --device cuda:{count - 1} or --device auto.",
             )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError("Device mps is not available: this is no Mac with Metal.", "Use --device cpu.")
+        raise DeviceError("Device mps is not available: this is not a Mac with Metal.", "Use --device cpu.")
     return device, ""
 
 
@@ -114,7 +114,7 @@ def _choose_quantization(name: str, device: torch.device) -> tuple[str, str]:
         if device.type == "cpu":
             return "int8", "Weights int8: a CPU waits for memory, and this halves the bytes of bfloat16."
         if device.type == "cuda":
-            return "none", "Weights not quantised: what that gains on a GPU has not been measured yet."
+            return "none", "Weights not quantised: on a GPU that gains little."
         return "none", f"Weights not quantised: {device.type} has no kernels for that here."
     if device.type == "cuda":
         _check_gpu(name, device)

@@ -50,7 +50,7 @@ COMMANDS: dict[str, CommandSpec] = {}
 
 
 def command_names() -> tuple[str, ...]:
-    """For `script.parse` and `script.spans`, so that they know a mistyped command when they see one."""
+    """For `grammar.parse` and `grammar.spans`, so that they know a mistyped command when they see one."""
     return tuple(COMMANDS)
 
 
@@ -79,7 +79,7 @@ def parse_input(text: str) -> Command | Line:
             if isinstance(parse(turn.text, COMMANDS), Command):
                 raise LineError(
                     f"Turn {turn.position + 1} is a command ({turn.text[:40]}); nothing was spoken.",
-                    "A command stands on a line of its own.",
+                    "Put the command on a line of its own.",
                 )
     return parsed
 
@@ -135,7 +135,7 @@ def _swap(studio: Studio, args: str) -> Iterator[Event]:
 def _back(studio: Studio, args: str) -> Iterator[Event]:
     """primary speaker -1, never below 0"""
     if studio.primary == 0:
-        yield Notice(f"The primary speaker is 0 already: {studio.voice(0)}.")
+        yield Notice(f"The primary speaker is already 0: {studio.voice(0)}.")
         return
     studio.primary -= 1
     yield _primary(studio)
@@ -303,7 +303,7 @@ def _set(studio: Studio, args: str) -> Iterator[Event]:
     if not item.live:
         raise LineError(
             f"{item.dashed} cannot be changed while the program runs.",
-            f"Start again with it. $SET$ knows: {live}.",
+            f"Restart csm-repl with it. $SET$ can change: {live}.",
         )
     old = setting_text(item, getattr(studio.settings, item.name))
     if not text.strip():

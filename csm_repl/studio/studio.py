@@ -236,7 +236,7 @@ class Studio:
     def retry(self) -> Iterator[Event]:
         """Drops the last line's turns from the context and speaks them again with new seeds."""
         if self._last is None:
-            raise LineError("There is no line to make again.", "Type one.")
+            raise LineError("There is no line to speak again.", "Type one first.")
         last = self._last
         self.conversation.undo()
         yield from self.speak(last.line, primary=last.primary)

@@ -58,7 +58,7 @@ class TrainOptions:
     max_minutes: float | None = _option(
         # The schedule follows the larger of the two shares used.
         None,
-        "ends the run, in good order, after this time",
+        "end the run properly after this time",
         group="length",
         low=0.0,
         metavar="M",
@@ -69,7 +69,7 @@ class TrainOptions:
         group="length",
         low=1,
     )
-    accumulate: int = _option(1, "batches an optimiser step", group="length", low=1)
+    accumulate: int = _option(1, "batches per optimiser step", group="length", low=1)
     # --- optimiser
     lr: float | None = _option(
         None,
@@ -144,7 +144,9 @@ class TrainOptions:
     )
     # --- LoRA
     lora_rank: int = _option(16, "rank of the adapters", group="LoRA", low=1)
-    lora_alpha: float = _option(32.0, "their scale times the rank", group="LoRA", low=0.0, metavar="X")
+    lora_alpha: float = _option(
+        32.0, "scale of the adapters, times the rank", group="LoRA", low=0.0, metavar="X"
+    )
     lora_dropout: float = _option(
         0.05, "dropout before the adapters", group="LoRA", low=0.0, high=1.0, metavar="X"
     )

@@ -72,7 +72,7 @@ class Recording:
     def check_settled(self) -> None:
         """ClipError where the file is no longer what it was, as while it is being copied."""
         if file_stamp(self.path) != self._stamp:
-            raise ClipError("The file is still being written.", "It is looked at again before the next line.")
+            raise ClipError("The file is still being written.", "It is checked again before the next line.")
 
 
 class ClipLoader:
@@ -205,7 +205,7 @@ class ClipLoader:
             own = _read_transcript(txt)  # the user was faster than Whisper
             if own is not None:
                 return Words(own, "file")
-            return Words(text, "whisper", f"The transcript cannot be saved: {txt.name} leads nowhere.")
+            return Words(text, "whisper", f"The transcript cannot be saved: {txt.name} is a broken link.")
         except OutputError as error:
             return Words(text, "whisper", f"Whisper's transcript is used, but not saved: {error.cause}")
         self._cache.store_note(txt, digest, text)
@@ -213,7 +213,7 @@ class ClipLoader:
 
 
 def file_stamp(path: Path) -> Stamp | None:
-    """What changes when a file or its rights do: times (ns), bytes, inode. None where there is no file."""
+    """What changes when a file or its rights do: times (ns), bytes, inode. None where there is not a file."""
     try:
         info = path.stat()
     except OSError:
@@ -222,17 +222,17 @@ def file_stamp(path: Path) -> Stamp | None:
 
 
 def _read_transcript(txt: Path) -> str | None:
-    """The words on one line; None where there is no file."""
+    """The words on one line; None where there is not a file."""
     try:
         if not S_ISREG(txt.stat().st_mode):
-            raise ClipError(f"The transcript {txt.name} is no file.", "Put a text file in its place.")
+            raise ClipError(f"The transcript {txt.name} is not a file.", "Put a text file in its place.")
         data = txt.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ClipError(
             f"The transcript {txt.name} cannot be read: {error.strerror}.",
-            "Give yourself the right to read it.",
+            "Check the permissions of the file.",
         ) from error
     if len(data) > _MAX_TRANSCRIPT_BYTES:
         raise ClipError(

@@ -162,7 +162,7 @@ class VoiceFolder:
         except OSError as error:
             found = {path: entry.found for path, entry in self._entries.items()}
             problem = (
-                f"The references folder {self.root} cannot be read: {error.strerror}. Check your rights."
+                f"The references folder {self.root} cannot be read: {error.strerror}. Check its permissions."
             )
         if problem and problem != self.problem:
             self._unreported.append(Change("unusable", self.root, problem))
@@ -201,7 +201,9 @@ class VoiceFolder:
             words = self._loader.known_words(sound.digest, found.txt)
             if words is None:
                 if self._loader.has_to_listen(sound.digest):
-                    yield Change("listening", path, f"Whisper listens to {path.name}; this can take a while.")
+                    yield Change(
+                        "listening", path, f"Whisper is transcribing {path.name}; this can take a while."
+                    )
                 words = self._loader.heard_words(recording, sound.digest, found.txt)
             notice = words.notice
             result = Clip(name.speaker, name.name, path, words.text, words.origin, sound.seconds, sound.codes)

@@ -142,7 +142,7 @@ def test_an_unforeseen_error_is_one_paragraph_and_the_model_stays(
     paths = f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"
     console = start(quick_model, PYTHONPATH=paths, columns=200)
     console.see(r"^0 anna>$")
-    console.enter("$STATUS$", r"^Something went wrong that should not: KeyError: .*csm-repl\.log; please")
+    console.enter("$STATUS$", r"^Unexpected error: KeyError: .*csm-repl\.log")
     assert "Traceback" not in console.text
     (log,) = home.rglob("csm-repl.log")
     assert "a fault" in log.read_text()

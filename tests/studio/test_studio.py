@@ -263,7 +263,7 @@ def test_a_clip_dropped_in_without_a_transcript_is_announced_before_whisper_list
         if isinstance(event, Notice):
             heard[event.text] = listener.calls
     announced, written = heard
-    assert announced == "Whisper listens to reference2-carl.wav; this can take a while."
+    assert announced == "Whisper is transcribing reference2-carl.wav; this can take a while."
     assert "Whisper wrote reference2-carl.txt" in written
     assert list(heard.values()) == [0, 1]
 

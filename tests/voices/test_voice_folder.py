@@ -146,7 +146,7 @@ def write_samples(samples: Any, rate: int = RATE, subtype: str = "PCM_16") -> Ca
         (write_samples(np.zeros(RATE)), "holds no speech"),
         (write_samples(np.ones(8_000 * 600, "int16"), 8_000), "longer than 300 s. Cut it to 5-30 s"),
         (write_samples(np.random.default_rng(0).uniform(-1, 1, 8_000 * 61), 8_000), "Cut it to 5-30 s"),
-        (write_samples(np.full(RATE, np.nan), subtype="FLOAT"), "no numbers"),
+        (write_samples(np.full(RATE, np.nan), subtype="FLOAT"), "not numbers"),
         (Path.mkdir, "is a folder"),
         (os.mkfifo, "no regular file"),
         (lambda path: path.symlink_to("nowhere"), "is not there"),
@@ -186,7 +186,7 @@ def test_a_transcript_that_is_a_folder(root: Path, open_folder: Open) -> None:
     record(root / "reference.wav", text=None)
     (root / "reference.txt").mkdir()
     folder = open_folder()
-    assert "is no file" in the_problem(folder, folder.refresh())
+    assert "is not a file" in the_problem(folder, folder.refresh())
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["ConsoleApp", "run_console"]
 
 log = logging.getLogger(__name__)
-_HINT = "Type a line, with || between turns. $HELP$ lists the commands, Ctrl-D leaves."
+_HINT = "Type a line, with || between turns. $HELP$ lists the commands; Ctrl-D leaves."
 
 
 def run_console(settings: Settings) -> ExitCode:
@@ -81,7 +81,7 @@ def _open_studio(settings: Settings, printer: Printer) -> Studio:
             printer.say(text)
             # Downloads before it have a progress bar of their own, which a spinner would write over.
             if text.startswith("Loading "):
-                spinner.enter_context(printer.busy("Reading the weights."))
+                spinner.enter_context(printer.busy("Loading the weights."))
 
         return open_studio(settings, say=say)
 
@@ -217,7 +217,7 @@ class ConsoleApp:
         """As `Studio.refresh_voices`, without what the banner says anyway."""
         with contextlib.ExitStack() as stack:
             if isinstance(self._printer, RichPrinter):
-                stack.enter_context(self._printer.waiting("Looking at the voices."))
+                stack.enter_context(self._printer.waiting("Checking the voices."))
             changes = self._studio.voices.refresh()
         unedited = {clip.path for clip in self._studio.voices.clips if clip.transcript == "whisper"}
         for change in changes:
@@ -232,6 +232,6 @@ def _banner(studio: Studio) -> tuple[str, list[tuple[int, str]], list[str]]:
     speakers = sorted({clip.speaker for clip in voices.clips})
     hints = [_HINT]
     if not speakers:
-        hints.insert(0, f"No clips in {voices.root}: speakers get voices by chance.")
+        hints.insert(0, f"No clips in {voices.root}: speakers get random voices.")
     title = f"csm-repl {__version__}: {model.name} on {model.device}, {model.numbers}"
     return title, [(speaker, voices.name(speaker)) for speaker in speakers], hints

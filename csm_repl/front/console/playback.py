@@ -60,10 +60,10 @@ class Playback:
             CsmReplError: it cannot be read.
         """
         if not self.wanted:
-            self._say(Notice(f"{path} is not played: playback is off. $SET play on$ turns it on."))
+            self._say(Notice(f"{path} cannot be played: playback is off. $SET play on$ turns it on."))
             return
         if self._open():
-            self._say(Notice(f"{path} is not played. {self._problem}", "warning"))
+            self._say(Notice(f"{path} cannot be played. {self._problem}", "warning"))
             return
         samples, rate = read_audio(path)
         assert self._player is not None

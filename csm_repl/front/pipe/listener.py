@@ -78,7 +78,9 @@ class Listener:
 
     def _play_file(self, file: Path, line: int) -> None:
         if self._player is None:
-            self._printer.handle(Notice(f"{file} is not played: this run has no playback (--play)."), line)
+            self._printer.handle(
+                Notice(f"{file} is not played: this run has no playback (see --play)."), line
+            )
             return
         samples, _ = read_audio(file)
         self._player.play(to_mono(samples))

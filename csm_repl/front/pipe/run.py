@@ -95,7 +95,9 @@ def _reader_left(printer: PlainPrinter) -> ExitCode:
     # Python would complain once more when it flushes stdout at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     with contextlib.suppress(OSError):
-        printer.error(OutputError("Whoever read stdout has closed it.", "The takes so far are kept."))
+        printer.error(
+            OutputError("The program that read stdout has closed it.", "The takes so far are kept.")
+        )
     return ExitCode.SOME_LINES_FAILED
 
 

@@ -4,7 +4,7 @@ Few rows read each weight once and compute next to nothing, so reading is the wo
 of the weight, reads them in long pieces, and adds up in float32. One row is multiplied element by element,
 several by `tl.dot`, whose operands hold the integers and fp8 numbers exactly; scales come afterwards. Block
 sizes follow from the shapes: trying them out (`triton.autotune`) would take seconds at a start and must not
-happen while a CUDA graph is recorded. Nobody has measured them on a GPU yet.
+happen while a CUDA graph is recorded. Measured on one GPU so far, see docs/performance.md.
 
 The only module that imports triton, which does not exist for macOS; `gpu_linear.py` imports it when a layer
 first runs. With TRITON_INTERPRET=1 the kernels run on a CPU, slowly, for tests.

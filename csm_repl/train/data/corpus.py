@@ -211,13 +211,13 @@ class CorpusReader:
         seconds = n_frames / self._codec.frame_rate
         if seconds > self._options.max_seconds + 1 / self._codec.frame_rate:
             raise ClipError(
-                f"The clip is {seconds:.1f} s long, and the longest that is taken has "
+                f"The clip is {seconds:.1f} s long, and the longest allowed is "
                 f"{self._options.max_seconds:g} s.",
                 "Cut it, and its transcript with it, or raise --max-seconds.",
             )
         if seconds < self._options.min_seconds:
             raise ClipError(
-                f"The clip is {seconds:.2f} s long, and the shortest that is taken has "
+                f"The clip is {seconds:.2f} s long, and the shortest allowed is "
                 f"{self._options.min_seconds:g} s.",
                 "Leave it out, or lower --min-seconds.",
             )

@@ -52,7 +52,7 @@ class RunProgress:
         if options.max_steps is None and self.epochs >= options.epochs:
             return f"all {options.epochs:g} epochs are done"
         if options.max_minutes is not None and self.seconds >= 60 * options.max_minutes:
-            return f"the {options.max_minutes:g} minutes are over"
+            return f"the {options.max_minutes:g} minutes are up"
         return None
 
 

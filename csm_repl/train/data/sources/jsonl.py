@@ -55,9 +55,11 @@ def read_jsonl(path: Path) -> Manifest:
                         Problem(f"{path.name}, line {number}", f"The line {error}.", "See docs/training.md.")
                     )
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}.", "Check its name and rights.") from error
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror}.", "Check its name and permissions."
+        ) from error
     if not entries:
-        raise nothing_left(path, problems, f"Write one object a line, such as {_EXAMPLE}.")
+        raise nothing_left(path, problems, f"Write one object per line, such as {_EXAMPLE}.")
     notes: tuple[str, ...] = ()
     if unknown:
         keys = ", ".join(f"{key} ({n}×)" for key, n in sorted(unknown.items()))
