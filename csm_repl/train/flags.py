@@ -33,11 +33,11 @@ DATA is a folder of clips (NAME.wav with its words in NAME.txt), a .jsonl file, 
 a folder that save_to_disk made). Several are joined. docs/training.md describes them.
 """
 _EPILOG = """\
-An interrupted run goes on when the same command is given again. Exit codes: 0 all good, 2 usage,
-3 model not available, 4 device or out of memory, 130 interrupted.
+To continue an interrupted run, give the same command again. Exit codes: 0 all good, 1 the run could
+not go on, 2 usage, 3 model not available, 4 device or out of memory, 130 interrupted.
 """
 _MERGE_DESCRIPTION = """\
-Adds an adapter that 'csm-repl train --lora' made to its base model, and writes the model as a folder that
+Merges an adapter that 'csm-repl train --lora' made into its base model, and writes a model folder that
 'csm-repl --model DIR' loads.
 """
 
