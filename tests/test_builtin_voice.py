@@ -23,13 +23,14 @@ from csm_repl.files.hub import find_model
 from csm_repl.settings import load_settings
 from csm_repl.studio import Studio
 from csm_repl.studio.open import open_studio
-from tests.studio.conftest import of_type, say
+from tests.support.paths import ROOT
+from tests.support.studio import of_type, say
 from tools.demo_voice.context import measure
 from tools.demo_voice.recognise import recognise, word_errors
 from tools.demo_voice.redraw import Speaker
 from tools.demo_voice.similarity import features
 
-REFERENCES = Path(__file__).parent.parent / "references"
+REFERENCES = ROOT / "references"
 CLIPS = {"ada": REFERENCES / "reference-ada.wav", "ben": REFERENCES / "reference1-ben.wav"}
 SENTENCES = (
     "Good morning, my old friend.",

@@ -16,8 +16,8 @@ from bench import batch, codec_slots, conversation, first_audio, gpu, parts
 from bench.peers.base import Job, Take
 from bench.report import print_table
 from csm_repl.errors import UsageError
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 TINY: dict[str, Any] = {"size": "tiny", "device": "cpu", "dtype": "float32"}
 
 

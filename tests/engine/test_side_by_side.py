@@ -12,7 +12,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from step_takes import GREEDY, Frames, golden_prompt, micro_prompt, single
 
 from csm_repl.engine import (
     Engine,
@@ -30,8 +29,8 @@ from csm_repl.errors import OutOfMemoryError
 from csm_repl.files.checkpoint import find_checkpoint
 from csm_repl.model.csm import CSM
 from csm_repl.model.weights.convert import load_csm
-from tests.engine.conftest import MakeEngine, recorded
-from tests.faults import Fault
+from tests.support.engine import GREEDY, Frames, MakeEngine, golden_prompt, micro_prompt, recorded, single
+from tests.support.faults import Fault
 
 Said = tuple[dict[int, Frames], dict[int, str]]
 

@@ -10,8 +10,8 @@ import pytest
 from csm_repl.events import Audio, Event, LineDone, Notice, Progress, Stopped, TurnDone
 from csm_repl.front.jobs import Interrupts, run_job
 from csm_repl.studio import Studio
-from tests.faults import Fault
-from tests.studio.conftest import MakeStudio, of_type, say
+from tests.support.faults import Fault
+from tests.support.studio import MakeStudio, of_type, say
 
 
 def _interrupt_at(studio: Studio, text: str, n_audio: int) -> list[Event]:

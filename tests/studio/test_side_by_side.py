@@ -19,8 +19,8 @@ from csm_repl.front.pipe.side_by_side import LINES_PER_SLOT, SideBySide
 from csm_repl.front.printers import PlainPrinter
 from csm_repl.studio import Studio
 from csm_repl.studio.commands import run_line
-from tests.speech import read_pcm
-from tests.studio.conftest import MakeStudio, of_type, say
+from tests.support.speech import read_pcm
+from tests.support.studio import MakeStudio, of_type, say
 
 TEXTS = [
     "One.",
@@ -373,12 +373,12 @@ def test_a_line_is_spoken_before_the_next_one_has_come(make_studio: MakeStudio) 
     assert [turn.text for turn in notes.of(TurnDone)] == ["One.", "Two.", "Three."]
 
 
-def test_a_voice_that_changes_is_noticed_before_the_next_line(speak: Speak, references: Path) -> None:
+def test_a_voice_that_changes_is_noticed_before_the_next_line(speak: Speak, voices_folder: Path) -> None:
     notes = Notes()
 
     def edit(event: Event) -> None:
         if isinstance(event, LineDone):
-            (references / "reference.txt").write_text("Other words.")
+            (voices_folder / "reference.txt").write_text("Other words.")
 
     notes.when = edit
     speak(["One.", "$STATUS$", "Two."], notes=notes)

@@ -15,7 +15,7 @@ import torch
 
 from csm_repl.cli import main
 from csm_repl.train.report.metrics import read_metrics
-from tests.speech import read_pcm, write_clip
+from tests.support.speech import read_pcm, write_clip
 
 pytest.importorskip("torchtune")
 pytest.importorskip("matplotlib")

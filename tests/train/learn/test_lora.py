@@ -25,7 +25,7 @@ from csm_repl.train.learn.lora import LoraSpec, adapted_state, add_lora, read_ad
 from csm_repl.train.learn.network import TrainableCSM
 from csm_repl.train.learn.optimiser import trainable
 from csm_repl.train.options import TrainOptions
-from tests.train.clips import load_engine, say_again, two_clips
+from tests.support.train_clips import load_engine, say_again, two_clips
 from tools.random_checkpoint import random_mimi_state, tiny_mimi_config
 
 CPU = torch.device("cpu")
