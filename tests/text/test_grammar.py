@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 import re
-import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from csm_repl.errors import LineError
 from csm_repl.text.grammar import SEPARATOR, Command, Line, Turn, closest, parse, render, spans
-from csm_repl.text.sentences import split_sentences
 from tests.support.paths import ROOT
+from tests.support.texts import LONG, RUNS, TEXTS, assert_work_grows_with_the_length_only, squeezed, unhurried
 
 COMMANDS = "CLEAR SWAP BACK HISTORY EXIT HELP VOICES STATUS SET UNDO RETRY PLAY SAVE LOAD"
 NAMES = tuple(COMMANDS.split())
 SEED_LINE = "Yeah, they're real cool.||I see that Yala! How rare are they?||I dunno, they're a pwii.0"
-
-# Random characters alone hardly ever make a separator, an offset or a command.
-VISIBLE = """
-|| | $ $CLEAR clear SET $voice Ke _ - -- − — 0 1 05 19 2024 ５ ² . , : ! ? ... … 。 No. Vol. etc. e.g. Mr.
-" ' ’ ” “ ( ) * # % < @ ^ ` a Hello I 日本 ŉ ß 🙂 👍🏽
-"""
-INVISIBLE = [" ", "\n", "\t", "\u3000", "e\u0301", "👩\u200d🚀", "\u200b", "\x00", "\x1f", "\ufeff", "\ud800"]
-FRAGMENTS = st.sampled_from([*VISIBLE.split(), *INVISIBLE])
-TEXTS = st.one_of(st.text(), st.lists(FRAGMENTS, max_size=24).map("".join))
-# Examples that wait for a busy machine are no failures.
-unhurried = settings(deadline=None)
-
-
-def squeezed(text: str) -> str:
-    return "".join(text.split())
 
 
 def spoken(text: str) -> Line:
@@ -313,87 +299,19 @@ def test_spans_tell_the_lexer_what_to_colour() -> None:
     assert kinds("") == []
 
 
-# --- splitting long turns ---------------------------------------------------------------------------------
+# --- work -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("text", "max_chars", "pieces"),
-    [
-        ("", 10, []),
-        (" \n ", 10, []),
-        (" One. Two. ", 99, ["One. Two."]),
-        ("One. Two. Three.", 10, ["One. Two.", "Three."]),
-        ("Is it? Yes! Well… maybe.", 8, ["Is it?", "Yes!", "Well…", "maybe."]),
-        ('He said "hi." She left.', 18, ['He said "hi."', "She left."]),
-        ("„Hallo.“ Dann ging er.", 15, ["„Hallo.“", "Dann ging er."]),
-        ("你好。“走吧！”他说。", 6, ["你好。", "“走吧！”", "他说。"]),
-        ("One, two; on the other hand", 19, ["One, two;", "on the other hand"]),
-        ("It was late—very late, and dark", 22, ["It was late—very late,", "and dark"]),
-        ("one two three four", 8, ["one two", "three", "four"]),
-        ("Well, this has no other mark in it", 20, ["Well, this has no", "other mark in it"]),
-        ("abcdefgh", 3, ["abc", "def", "gh"]),
-        ("a👩\u200d🚀b", 3, ["a", "👩\u200d🚀", "b"]),
-        ("xxe\u0301y", 3, ["xx", "e\u0301y"]),
-    ],
+    "work", [parse, spans, lambda text: render(parse(text))], ids=["parse", "spans", "render"]
 )
-def test_long_text_is_cut_at_the_best_place_that_fits(text: str, max_chars: int, pieces: list[str]) -> None:
-    assert split_sentences(text, max_chars) == pieces
+def test_work_grows_with_the_length_only(work: Callable[[str], Any]) -> None:
+    for text in LONG:
+        assert_work_grows_with_the_length_only(work, text)
 
 
-NO_ENDS = """
-I met Mr. Smith|I saw Mrs. Jones|ask Dr. Who|in St. Ives|Nuts, e.g. almonds|i.e. you|cats vs. dogs
-nuts etc. and
-by J. R. R. Tolkien|by J.R.R. Tolkien|the U.S. Army|costs 3.5 dollars|Chanel No. 5 is|see pp. 3 to 5
-"""
-
-
-@pytest.mark.parametrize("text", re.split(r"[|\n]", NO_ENDS.strip()))
-def test_abbreviations_and_decimals_end_no_sentence(text: str) -> None:
-    assert split_sentences(f"Yes. {text} now. Then more.", len(text) + 5)[:2] == ["Yes.", f"{text} now."]
-
-
-def test_a_real_end_after_what_only_looks_like_an_abbreviation_is_one() -> None:
-    pieces = split_sentences("So am I. I ate a fig. Oh no. Bye.", 12)
-    assert pieces == ["So am I.", "I ate a fig.", "Oh no. Bye."]
-
-
-@unhurried
-@given(TEXTS, st.integers(1, 60))
-def test_splitting_loses_nothing_and_keeps_the_limit(text: str, max_chars: int) -> None:
-    pieces = split_sentences(text, max_chars)
-    assert squeezed(" ".join(pieces)) == squeezed(text)
-    assert all(piece == piece.strip() and 0 < len(piece) <= max_chars for piece in pieces)
-
-
-@unhurried
-@given(st.lists(st.text("ab.,!", min_size=1, max_size=9), max_size=40), st.integers(9, 60))
-def test_words_that_fit_are_never_cut(words: list[str], max_chars: int) -> None:
-    assert " ".join(split_sentences(" ".join(words), max_chars)).split() == words
-
-
-def test_a_limit_below_one_is_refused() -> None:
-    with pytest.raises(ValueError, match="max_chars"):
-        split_sentences("Hi.", 0)
-
-
-# --- time -------------------------------------------------------------------------------------------------
-
-
-def assert_fast(text: str) -> None:
-    for work in (parse, spans, lambda text: render(parse(text)), lambda text: split_sentences(text, 200)):
-        started = time.perf_counter()
-        work(text)
-        # Linear takes below 0.3 s even on a busy machine, quadratic takes minutes.
-        assert time.perf_counter() - started < 5, work
-
-
-@pytest.mark.parametrize("unit", ["word ", "a!1||", "||", "$ ", "$a ", ". ", "No. ", "。", "a"])
-def test_time_grows_with_the_length_only(unit: str) -> None:
-    assert_fast(unit * (100_000 // len(unit)) + "a")
-
-
-@pytest.mark.parametrize("char", [".", ",", "-", "1", " ", '"', "\u0301", "\u200d", "(", "$"])
-@pytest.mark.parametrize("tail", ["a", "1", "-1", " 1", "$"])
-def test_a_long_run_of_one_character_is_no_trap(char: str, tail: str) -> None:
-    assert_fast(char * 100_000 + tail)
-    assert_fast("$a" + char * 100_000 + tail)
+@pytest.mark.parametrize("char", RUNS)
+def test_a_long_run_of_one_character_keeps_its_meaning(char: str) -> None:
+    """Long enough that an expression that goes back over it would not come to an end."""
+    for text in (char * 100_000 + "a", "$a" + char * 100_000 + "$"):
+        assert parse(render(parse(text))) == parse(text)
