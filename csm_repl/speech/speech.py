@@ -144,7 +144,7 @@ class _Turn:
         if ended != "end":
             self.ended = ended
         # A ceiling of the piece's own cuts the piece; the turn's cuts the turn.
-        cuts_turn = ended == "cut" and self.request.max_frames is not None
+        cuts_turn = self.request.max_frames is not None and len(self.frames) >= self.request.max_frames
         self.over = not self.left or ended == "context" or cuts_turn
 
 
