@@ -50,6 +50,15 @@ settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True
 settings.load_profile("ci" if os.environ.get("CI") else "csm")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for mark in item.iter_markers("slow"):
+            if not mark.kwargs.get("reason"):
+                raise pytest.UsageError(
+                    f"{item.nodeid} is slow and does not say what it costs: slow(reason=...)"
+                )
+
+
 def pytest_sessionfinish() -> None:
     shutil.rmtree(_SANDBOX, ignore_errors=True)
 

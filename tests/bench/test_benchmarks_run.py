@@ -157,7 +157,7 @@ COMMANDS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="runs every benchmark")
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_command_prints_a_table_and_writes_json(name: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", f"bench.{name}", "--size", "tiny", "--dtype", "float32"]

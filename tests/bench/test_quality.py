@@ -109,7 +109,7 @@ def test_a_golden_model_in_int8_says_nearly_the_same(golden_folder: Path, golden
     assert (chosen == frames).double().mean() > 0.9
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="runs a benchmark")
 def test_the_command_prints_a_table_and_writes_json(tiny_checkpoint: Path) -> None:
     command = [sys.executable, "-m", "bench.quality", "--model", str(tiny_checkpoint), "--frames", "2"]
     done = subprocess.run(

@@ -144,7 +144,7 @@ def test_takes_begin_in_the_order_of_their_submission(micro_model: CSM, make_eng
     while engine.n_open:
         steps.append(sorted((ids.index(event.take), type(event).__name__) for event in engine.step()))
     first = [(0, "Frame"), (1, "Frame")]
-    last = [(0, "TakeEnded"), (0, "Frame"), (1, "TakeEnded"), (1, "Frame")]
+    last = [(0, "Frame"), (0, "TakeEnded"), (1, "Frame"), (1, "TakeEnded")]
     behind = [[(place + 2, kind) for place, kind in step] for step in (first, last)]
     assert [step for step in steps if step] == [first, last, *behind]
 

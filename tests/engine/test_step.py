@@ -189,7 +189,7 @@ def test_all_layers_are_compiled_once(golden_model: CSM, golden_cases: list[Any]
     torch._dynamo.reset()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="compiles")
 def test_compiled_code_speaks_the_golden_tokens(
     golden_model: CSM, golden_cases: list[Any], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,11 +24,9 @@ from csm_repl.speech import (
     TurnRequest,
     TurnResult,
 )
+from tests.support.speech import ROUNDING
 
 __all__ = ["Room", "Script", "alike", "sounds"]
-
-ROUNDING = 1e-4
-"""Samples of turns that were decoded together, against those decoded alone."""
 
 
 @dataclass(frozen=True)

@@ -47,3 +47,13 @@ def tone(seconds: float, rate: int = 24_000, amplitude: float = 0.5) -> torch.Te
 
 def dbfs(x: torch.Tensor) -> float:
     return 10 * math.log10(float(x.double().square().mean()))
+
+
+ROUNDING = 1e-4
+"""Samples of takes that were decoded together, against those decoded alone."""
+
+
+def assert_sounds_alike(file: Path, other: Path) -> None:
+    """Two files of one sound, whose takes may have been decoded beside others."""
+    sound, expected = read_pcm(file).astype(float), read_pcm(other).astype(float)
+    np.testing.assert_allclose(sound, expected, atol=1 + ROUNDING * 2**15)

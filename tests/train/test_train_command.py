@@ -98,7 +98,7 @@ def test_the_same_command_again_goes_on_and_has_nothing_to_do(
     assert (tmp_path / "out.old-1" / "state.pt").is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="trains three times")
 def test_a_stopped_run_goes_on_to_the_same_end_as_one_that_was_not(
     clips: Path, micro_checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ import soundfile
 from tests.support.paths import ROOT
 from tests.support.terminal import CTRL_C, CTRL_D, Start
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(reason="starts the program for every test")
 
 
 def test_a_dumb_terminal_gets_a_plain_prompt(start: Start, quick_checkpoint: Path) -> None:

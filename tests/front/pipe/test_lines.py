@@ -262,7 +262,7 @@ def test_a_line_of_100_000_characters_is_spoken_in_pieces(run: Run) -> None:
     assert result["turns"][0]["text"] == text.strip()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="speaks 1,000 turns")
 def test_a_line_of_1_000_turns_is_a_thousand_files_and_one(run: Run, home: Path) -> None:
     text = "||".join(f"Turn {index}." for index in range(1000))
     done = run("-q", "--max-seconds", "0.08", text=text + "\n")
@@ -270,7 +270,7 @@ def test_a_line_of_1_000_turns_is_a_thousand_files_and_one(run: Run, home: Path)
     assert len(_takes(home)) == 1001
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="speaks 300 lines")
 @pytest.mark.timeout(600)
 def test_300_lines_keep_memory_flat_files_complete_and_the_context_in_bounds(model: Path, home: Path) -> None:
     n_lines = 300

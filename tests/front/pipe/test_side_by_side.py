@@ -18,7 +18,7 @@ from csm_repl.front.pipe.listener import Listener
 from csm_repl.front.pipe.side_by_side import LINES_PER_SLOT, SideBySide
 from csm_repl.front.printers import PlainPrinter
 from csm_repl.studio import Studio
-from tests.support.speech import read_pcm
+from tests.support.speech import ROUNDING, assert_sounds_alike
 from tests.support.studio import MakeStudio, of_type, say
 
 TEXTS = [
@@ -80,20 +80,14 @@ def independent(make_studio: MakeStudio) -> Callable[..., Studio]:
     return lambda **flags: make_studio(independent=True, **flags)
 
 
-ROUNDING = 1e-4
-"""Samples of takes that were decoded together, against those decoded alone."""
-
-
 def facts(turns: list[TurnDone]) -> list[tuple[str, int, str, int]]:
     return [(turn.file.name, turn.seed, turn.ended, turn.meta["frames"]) for turn in turns]
 
 
-def assert_sounds_alike(files: Iterable[Path], others: Iterable[Path]) -> None:
+def assert_all_alike(files: Iterable[Path], others: Iterable[Path]) -> None:
     for file, other in zip(files, others, strict=True):
         assert file.name == other.name
-        np.testing.assert_allclose(
-            read_pcm(file).astype(float), read_pcm(other).astype(float), atol=1 + ROUNDING * 2**15
-        )
+        assert_sounds_alike(file, other)
 
 
 @pytest.mark.parametrize("n_slots", [2, 3, 8])
@@ -106,10 +100,10 @@ def test_takes_files_and_seeds_are_those_of_lines_one_by_one(
     assert not stopped
     turns, turns_alone = notes.of(TurnDone), of_type(expected, TurnDone)
     assert facts(turns) == facts(turns_alone)
-    assert_sounds_alike([turn.file for turn in turns], [turn.file for turn in turns_alone])
+    assert_all_alike([turn.file for turn in turns], [turn.file for turn in turns_alone])
     lines, lines_alone = notes.of(LineDone), of_type(expected, LineDone)
     assert [line.number for line in lines] == [line.number for line in lines_alone]
-    assert_sounds_alike([line.file for line in lines], [line.file for line in lines_alone])
+    assert_all_alike([line.file for line in lines], [line.file for line in lines_alone])
     heard, heard_alone = (
         np.concatenate([event.samples.numpy() for event in of_type(events, Audio)])
         for events in ([event for _, event in notes.events], expected)
@@ -118,7 +112,7 @@ def test_takes_files_and_seeds_are_those_of_lines_one_by_one(
     assert [turn.text for turn in studio.conversation.turns] == [
         turn.text for turn in alone.conversation.turns
     ]
-    assert_sounds_alike(studio.finish(), alone.finish())
+    assert_all_alike(studio.finish(), alone.finish())
 
 
 def test_events_come_line_by_line_in_the_order_of_the_input(speak: Speak) -> None:

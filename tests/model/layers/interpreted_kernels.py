@@ -60,7 +60,7 @@ def test_long_rows_are_read_in_several_pieces(kind: type[GpuLinear], n_rows: int
     assert relative(made(x), expected_of(made, x)) < 1e-6
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="interprets kernels")
 @pytest.mark.parametrize(("n_out", "n_rows"), [(2051, 1), (4099, 2)])
 @pytest.mark.parametrize("kind", GPU_KINDS)
 def test_tall_weights_are_cut_into_larger_blocks(kind: type[GpuLinear], n_out: int, n_rows: int) -> None:
@@ -188,7 +188,7 @@ def test_a_models_logits_are_those_of_the_weights_that_are_left(
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="interprets kernels")
 @pytest.mark.parametrize("quantize", GPU_MODES)
 def test_takes_one_by_one_and_side_by_side_are_those_of_the_weights_that_are_left(
     micro_checkpoint: Path, quantize: str
@@ -212,7 +212,7 @@ def test_takes_one_by_one_and_side_by_side_are_those_of_the_weights_that_are_lef
     assert together == expected
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="interprets kernels")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("quantize", GPU_MODES)
 def test_a_model_speaks_in_every_dtype(micro_checkpoint: Path, quantize: str, dtype: torch.dtype) -> None:

@@ -196,7 +196,7 @@ for is_fast in (False, True):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="starts programs for other CPUs")
 @pytest.mark.parametrize("capability", ["avx2", "default"])
 def test_cpus_with_narrower_vectors_pack_in_another_way_that_is_known(capability: str) -> None:
     done = subprocess.run(

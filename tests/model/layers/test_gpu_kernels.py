@@ -35,7 +35,9 @@ SHARED_BYTES = 99 * 1024
 """That a program may have on the smaller GPUs of Ampere and Ada."""
 
 
-@pytest.mark.parametrize("marks", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "marks", ["not slow", pytest.param("slow", marks=pytest.mark.slow(reason="interprets kernels"))]
+)
 def test_the_kernels_multiply_right_under_the_interpreter(marks: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", marks]
     done = subprocess.run(
@@ -152,7 +154,7 @@ def test_the_kernels_of_a_step_compile_for_a_gpu(
         check(launch, capability, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="compiles")
 @pytest.mark.usefixtures("no_cache")
 @pytest.mark.parametrize(
     ("capability", "fp8"), [(80, False), (86, False), (89, True), (90, True), (120, True)]

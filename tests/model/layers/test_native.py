@@ -104,7 +104,7 @@ def test_a_row_does_not_depend_on_its_neighbours_or_on_threads(kind: str) -> Non
 
 
 @needs_compiler
-@pytest.mark.slow
+@pytest.mark.slow(reason="compiles")
 @pytest.mark.skipif(not X86, reason="the variants are x86's")
 @pytest.mark.parametrize("instructions", INSTRUCTIONS)
 def test_the_variants_for_other_cpus_are_right_too(instructions: str, tmp_path: Path) -> None:

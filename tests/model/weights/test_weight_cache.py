@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from csm_repl.errors import CheckpointError
 from csm_repl.files.checkpoint import find_checkpoint
 from csm_repl.model.csm import CSM
-from csm_repl.model.weights import convert as checkpoint_module
 from csm_repl.model.weights import weight_cache
 from csm_repl.model.weights.convert import load_csm
 from tests.support.weight_files import Conversions, assert_equal, files, mapped_from
@@ -192,6 +192,6 @@ def test_a_cache_folder_that_cannot_be_made_is_harmless(folder: Path, cache: Pat
 def test_a_broken_checkpoint_is_not_cached(folder: Path, cache: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(checkpoint_module.CheckpointError):
+    with pytest.raises(CheckpointError):
         load(folder, cache)
     assert not cache.exists()

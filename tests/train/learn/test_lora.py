@@ -218,7 +218,7 @@ def test_a_folder_without_an_adapter_is_told(tmp_path: Path) -> None:
         read_adapter(tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="trains for hundreds of steps")
 def test_lora_learns_two_clips_by_heart(base: ModelFiles, tokenizer: Tokenizer, tmp_path: Path) -> None:
     """Adapters on a random base, with its heads: through training, the adapter's file, merging, engine."""
     options = TrainOptions(

@@ -126,7 +126,7 @@ for event in make_trainer(tokenizer, Path(sys.argv[2]), max_steps=200).run():
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="trains twice, 200 steps")
 def test_a_killed_program_goes_on_bit_by_bit(
     tokenizer: Tokenizer, tokenizer_file: Path, tmp_path: Path
 ) -> None:
