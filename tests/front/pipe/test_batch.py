@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from csm_repl.front.pipe.lines import END, LineFeed, read_lines
-from tests.support.program import command, speak_as_they_arrive
+from tests.support.program import Programs, command, speak_as_they_arrive, words
 from tests.support.speech import assert_sounds_alike, read_pcm
 
 SCRIPT = (
@@ -35,14 +35,11 @@ CHANGES = {"created", "timings"}
 """What depends on the time in a take's JSON."""
 
 
+OWN = ("--dtype", "float32", "--independent")
+
+
 def independent(model: Path, *arguments: str) -> list[str]:
-    return command(model, "--dtype", "float32", "--independent", *arguments)
-
-
-def run(home: Path, model: Path, *arguments: str, text: bytes) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        independent(model, *arguments), cwd=home, input=text, capture_output=True, timeout=120
-    )
+    return command(model, *OWN, *arguments)
 
 
 def lasting(value: Any) -> Any:
@@ -75,14 +72,12 @@ def everything(home: Path, done: subprocess.CompletedProcess[bytes], out: str) -
     }
 
 
-def test_a_batch_leaves_what_lines_one_by_one_leave(home: Path, model: Path) -> None:
+def test_a_batch_leaves_what_lines_one_by_one_leave(home: Path, model: Path, programs: Programs) -> None:
     left = []
     for n_slots in ("1", "3"):
         out = f"batch-{n_slots}"
-        done = run(
-            home, model, "--batch", n_slots, "--seed", "7", "--json", "--keep-codes", "--tracks",
-            "--output", out, "-o", f"{out}.wav", text=SCRIPT,
-        )  # fmt: skip
+        flags = f"--batch {n_slots} --seed 7 --json --keep-codes --tracks --output {out} -o {out}.wav"
+        done = programs.run(words(model, *OWN, *flags.split()), cwd=home, input=SCRIPT)
         assert b"Traceback" not in done.stderr
         left.append(everything(home, done, out))
     one_by_one, together = left
@@ -101,20 +96,19 @@ def test_a_batch_leaves_what_lines_one_by_one_leave(home: Path, model: Path) -> 
         assert_sounds_alike(file, other)
 
 
-def test_a_batch_needs_independent_lines_and_no_terminal(home: Path, model: Path) -> None:
-    done = subprocess.run(
-        [part for part in independent(model, "--batch", "4") if part != "--independent"],
-        cwd=home, input=b"Hello.\n", capture_output=True, timeout=60,
-    )  # fmt: skip
+@pytest.mark.parametrize(
+    ("flags", "shown"),
+    [
+        (["--batch", "4"], b"--independent"),
+        ([*OWN, "--compile", "--device", "cpu"], b"--compile is for CUDA devices"),
+    ],
+)
+def test_what_cannot_be_is_a_usage_error_before_loading(
+    flags: list[str], shown: bytes, home: Path, model: Path, programs: Programs
+) -> None:
+    done = programs.run(words(model, *flags), cwd=home, input=b"Hello.\n")
     assert done.returncode == 2
-    assert b"--independent" in done.stderr
-    assert b"Loading" not in done.stderr
-
-
-def test_compiling_without_cuda_is_a_usage_error_before_loading(home: Path, model: Path) -> None:
-    done = run(home, model, "--compile", "--device", "cpu", text=b"Hello.\n")
-    assert done.returncode == 2
-    assert b"--compile is for CUDA devices" in done.stderr
+    assert shown in done.stderr
     assert b"Loading" not in done.stderr
 
 

@@ -1,4 +1,4 @@
-"""The program through a real pipe, as a subprocess, with a tiny model in the published layout."""
+"""The program through a real pipe, in a process of its own, with a tiny model in the published layout."""
 
 from __future__ import annotations
 
@@ -8,29 +8,25 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 import wave
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
-from tests.support.program import command, speak_as_they_arrive
+from tests.support.program import Programs, command, speak_as_they_arrive, words
 from tests.support.speech import read_pcm
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 
 @pytest.fixture
-def run(model: Path, home: Path) -> Run:
-    def call(*arguments: str, text: str | bytes = b"", **options: Any) -> subprocess.CompletedProcess[bytes]:
+def run(model: Path, home: Path, programs: Programs) -> Run:
+    def call(*arguments: str, text: str | bytes = b"") -> subprocess.CompletedProcess[bytes]:
         data = text.encode() if isinstance(text, str) else text
-        return subprocess.run(
-            command(model, *arguments), cwd=home, input=data, capture_output=True, timeout=120, **options
-        )
+        return programs.run(words(model, *arguments), cwd=home, input=data)
 
     return call
 
@@ -187,12 +183,15 @@ def test_a_stdout_that_is_closed_from_the_start_is_no_crash(model: Path, home: P
     assert _takes(home) == ["001.wav"]
 
 
-def test_a_full_disk_costs_the_take_and_leaves_no_part_of_it(run: Run, home: Path) -> None:
+def test_a_full_disk_costs_the_take_and_leaves_no_part_of_it(model: Path, home: Path) -> None:
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 
-    done = run("--max-seconds", "4", "--no-weight-cache", text="Too long for this disk.\n", preexec_fn=limit)
+    done = subprocess.run(
+        command(model, "--max-seconds", "4", "--no-weight-cache"),
+        cwd=home, input=b"Too long for this disk.\n", capture_output=True, timeout=120, preexec_fn=limit,
+    )  # fmt: skip
     assert done.returncode == 1
     assert b"line 1:" in done.stderr
     assert b"Traceback" not in done.stderr
@@ -256,7 +255,7 @@ def test_odd_characters_are_spoken(run: Run, text: str) -> None:
 
 def test_a_line_of_100_000_characters_is_spoken_in_pieces(run: Run) -> None:
     text = "This is one of very many sentences. " * 2800
-    done = run("--json", "--max-seconds", "20", text=text + "\n")
+    done = run("--json", "--max-seconds", "4", text=text + "\n")
     assert done.returncode == 0, done.stderr[-2000:]
     [result] = [json.loads(line) for line in done.stdout.decode().splitlines()]
     assert result["turns"][0]["text"] == text.strip()
@@ -307,14 +306,10 @@ def _resident_mb(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def test_the_program_starts_to_speak_within_its_first_line(run: Run) -> None:
-    # Not a timing: shows that the first report exists and is a plausible figure.
-    started = time.monotonic()
-    done = run("--json", text="Hello.\n")
-    elapsed = time.monotonic() - started
-    [result] = [json.loads(line) for line in done.stdout.decode().splitlines()]
+def test_the_first_report_has_plausible_timings(run: Run) -> None:
+    [result] = [json.loads(line) for line in run("--json", text="Hello.\n").stdout.decode().splitlines()]
     timings = result["turns"][0]["timings"]
-    assert 0 < timings["first_audio_s"] <= timings["elapsed_s"] < elapsed
+    assert 0 < timings["first_audio_s"] <= timings["elapsed_s"]
 
 
 def test_speaking_imports_no_library_that_only_others_need(model: Path, home: Path) -> None:
