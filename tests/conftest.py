@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from tests.support.paths import ROOT
 if TYPE_CHECKING:
     from csm_repl.model.csm import CSM
     from csm_repl.studio import Studio
+    from tests.support.program import Programs
     from tests.support.studio import MakeStudio
 
 _SANDBOX = Path(tempfile.mkdtemp(prefix="csm-repl-tests-"))
@@ -169,3 +171,13 @@ def make_studio(quick_checkpoint: Path, tmp_path: Path, voices_folder: Path) -> 
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def programs() -> Iterator[Programs]:
+    """Runs the program many times without loading torch each time."""
+    from tests.support.program import Programs
+
+    programs = Programs()
+    yield programs
+    programs.close()

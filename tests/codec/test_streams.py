@@ -322,7 +322,7 @@ def test_threads_may_share_a_codec_and_its_streams(codec: Any) -> None:
 
     def run(work: Callable[[], None]) -> None:
         try:
-            for _ in range(4):
+            for _ in range(2):
                 work()
         except BaseException as error:
             faults.append(error)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.program import Programs
 from tests.support.speech import write_clip
 
 
@@ -22,10 +20,3 @@ def home(tmp_path: Path) -> Path:
     write_clip(tmp_path / "references" / "reference.wav", "The first voice.")
     write_clip(tmp_path / "references" / "reference1-anna.wav", "The second voice.", pitch_hz=210)
     return tmp_path
-
-
-@pytest.fixture(scope="session")
-def programs() -> Iterator[Programs]:
-    programs = Programs()
-    yield programs
-    programs.close()
