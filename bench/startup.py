@@ -25,7 +25,7 @@ from bench.machine import machine_facts, wait_until_idle
 from bench.models import RANDOM_FOLDER, random_model
 from bench.parts import MODES
 from bench.report import print_machine, write_results
-from tests.console.terminal import CTRL_D, Terminal, program
+from tests.support.terminal import CTRL_D, Terminal, program
 
 PROMPT = r"^(speaker \d+|\d+ \S+)>$"
 LIMIT_S = 900.0

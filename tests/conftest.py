@@ -10,14 +10,20 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 
+from tests.support.paths import ROOT
+
 if TYPE_CHECKING:
     from csm_repl.model.csm import CSM
+    from csm_repl.studio import Studio
+    from tests.support.program import Programs
+    from tests.support.studio import MakeStudio
 
 _SANDBOX = Path(tempfile.mkdtemp(prefix="csm-repl-tests-"))
 _OURS = ("CSM_REPL_", "HF_", "HUGGING_FACE_", "XDG_")
@@ -45,20 +51,14 @@ settings.register_profile("csm", deadline=None, print_blob=True)
 settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "csm")
 
-MICRO_FLAVORS: dict[str, Any] = {
-    "backbone_flavor": {
-        "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "embed_dim": 32, "max_seq_len": 96,
-        "intermediate_dim": 48,
-    },
-    "decoder_flavor": {
-        "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "embed_dim": 16, "max_seq_len": 96,
-        "intermediate_dim": 32,
-    },
-    "text_vocab_size": 300,
-    "audio_vocab_size": 2051,
-    "audio_num_codebooks": 4,
-}  # fmt: skip
-"""Four codebooks and 96 positions: a take costs a few milliseconds."""
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for mark in item.iter_markers("slow"):
+            if not mark.kwargs.get("reason"):
+                raise pytest.UsageError(
+                    f"{item.nodeid} is slow and does not say what it costs: slow(reason=...)"
+                )
 
 
 def pytest_sessionfinish() -> None:
@@ -67,7 +67,7 @@ def pytest_sessionfinish() -> None:
 
 @pytest.fixture(scope="session")
 def golden_folder() -> Path:
-    return Path(__file__).parent / "golden" / "csm-tiny"
+    return ROOT / "tests" / "golden" / "csm-tiny"
 
 
 @pytest.fixture(scope="session")
@@ -89,10 +89,31 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def micro_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A still smaller model folder (see MICRO_FLAVORS); its takes do not end by themselves. Read-only."""
+    from tests.support.models import MICRO_FLAVORS
     from tools.random_checkpoint import write_checkpoint
 
     folder = tmp_path_factory.mktemp("models") / "csm-random-micro"
     return write_checkpoint(folder, flavors=MICRO_FLAVORS, ends=False)
+
+
+@pytest.fixture(scope="session")
+def quick_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four codebooks, all 2048 positions, takes that end after about ten frames. Read-only."""
+    from tests.support.models import QUICK_FLAVORS
+    from tools.random_checkpoint import write_checkpoint
+
+    folder = tmp_path_factory.mktemp("models") / "csm-random-quick"
+    return write_checkpoint(folder, flavors=QUICK_FLAVORS, ends=True)
+
+
+@pytest.fixture(scope="session")
+def endless_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As the quick one, but takes last until something stops them. Read-only."""
+    from tests.support.models import QUICK_FLAVORS
+    from tools.random_checkpoint import write_checkpoint
+
+    folder = tmp_path_factory.mktemp("models") / "csm-random-endless"
+    return write_checkpoint(folder, flavors=QUICK_FLAVORS, ends=False)
 
 
 @pytest.fixture(scope="session")
@@ -118,3 +139,45 @@ def _load(folder: Path, *, native: bool = True) -> CSM:
     from csm_repl.model.weights.convert import load_csm
 
     return load_csm(find_checkpoint(folder), device=torch.device("cpu"), dtype=torch.float32, native=native)
+
+
+@pytest.fixture
+def voices_folder(tmp_path: Path) -> Path:
+    """Two voices: speaker 0 without a name, speaker 1 called anna."""
+    from tests.support.speech import write_clip
+
+    folder = tmp_path / "references"
+    write_clip(folder / "reference.wav", "The first voice.", pitch_hz=110)
+    write_clip(folder / "reference1-anna.wav", "The second voice.", pitch_hz=210)
+    return folder
+
+
+@pytest.fixture
+def make_studio(quick_checkpoint: Path, tmp_path: Path, voices_folder: Path) -> MakeStudio:
+    """Opens a studio with the settings that a user would give; whatever can differ is set."""
+    from tests.support.studio import open_with
+
+    def make(**flags: Any) -> Studio:
+        return open_with(
+            {
+                "model": str(quick_checkpoint),
+                "dtype": "float32",
+                "references": str(voices_folder),
+                "output": str(tmp_path / "outputs"),
+                "whisper_model": "off",
+                "seed": "1",
+                **flags,
+            }
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def programs() -> Iterator[Programs]:
+    """Runs the program many times without loading torch each time."""
+    from tests.support.program import Programs
+
+    programs = Programs()
+    yield programs
+    programs.close()

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "csm_repl"
+from tests.support.paths import ROOT
+
+PACKAGE = ROOT / "csm_repl"
 ROOMS = (
     "errors", "events", "paths", "logs", "settings", "terminal",
     "text", "audio", "files",

@@ -23,13 +23,14 @@ from csm_repl.files.hub import find_model
 from csm_repl.settings import load_settings
 from csm_repl.studio import Studio
 from csm_repl.studio.open import open_studio
-from tests.studio.conftest import of_type, say
+from tests.support.paths import ROOT
+from tests.support.studio import of_type, say
 from tools.demo_voice.context import measure
 from tools.demo_voice.recognise import recognise, word_errors
 from tools.demo_voice.redraw import Speaker
 from tools.demo_voice.similarity import features
 
-REFERENCES = Path(__file__).parent.parent / "references"
+REFERENCES = ROOT / "references"
 CLIPS = {"ada": REFERENCES / "reference-ada.wav", "ben": REFERENCES / "reference1-ben.wav"}
 SENTENCES = (
     "Good morning, my old friend.",
@@ -57,8 +58,8 @@ def _sound(path: Path) -> torch.Tensor:
     return torch.from_numpy(soundfile.read(path, dtype="float32")[0])
 
 
-def _error_rate(texts: list[str], sounds: list[torch.Tensor]) -> float:
-    counts = [word_errors(text, recognise(x)) for text, x in zip(texts, sounds, strict=True)]
+def _error_rate(texts: list[str], heard: list[str]) -> float:
+    counts = [word_errors(text, words) for text, words in zip(texts, heard, strict=True)]
     return sum(wrong for wrong, _ in counts) / sum(words for _, words in counts)
 
 
@@ -79,27 +80,27 @@ def test_the_package_holds_a_whole_model_of_at_most_30_mb() -> None:
 
 def test_takes_are_understood_and_end_by_themselves(open_demo: Open) -> None:
     studio = open_demo()
-    sounds = []
-    for sentence in SENTENCES:
+    heard = []
+    for sentence in SENTENCES[:4]:
         [done] = of_type(say(studio, sentence), LineDone)
         assert done.turns[0].ended == "end"
         assert 0.5 < done.seconds < 6.0
-        sounds.append(_sound(done.file))
+        heard.append(recognise(_sound(done.file)))
     # What is not understood at all has a rate of 1 and more.
-    assert _error_rate(list(SENTENCES), sounds) < 0.6
-    shuffled = [*SENTENCES[1:], SENTENCES[0]]
-    assert _error_rate(shuffled, sounds) > 0.9
+    assert _error_rate(list(SENTENCES[:4]), heard) < 0.6
+    shuffled = [*SENTENCES[1:4], SENTENCES[0]]
+    assert _error_rate(shuffled, heard) > 0.9
 
 
 def test_each_speaker_has_the_voice_of_his_reference(open_demo: Open) -> None:
     studio = open_demo()
     right = 0
-    for sentence in SENTENCES:
+    for sentence in SENTENCES[:4]:
         for speaker, separator in ((0, ""), (1, "||")):
             [done] = of_type(say(studio, separator + sentence), LineDone)
             right += _whose(done.file) == ("ada", "ben")[speaker]
             studio.clear()
-    assert right >= 0.8 * 2 * len(SENTENCES)
+    assert right >= 0.8 * 2 * 4
 
 
 def test_a_speakers_voice_changes_with_his_reference(open_demo: Open, tmp_path: Path) -> None:
@@ -141,6 +142,7 @@ def test_max_seconds_cuts_a_take(open_demo: Open) -> None:
     assert done.seconds <= 0.8
 
 
+@pytest.mark.slow(reason="speaks 40 turns")
 def test_a_conversation_beyond_the_context_keeps_its_words_and_voices(open_demo: Open) -> None:
     studio = open_demo()
     files = []
@@ -152,7 +154,7 @@ def test_a_conversation_beyond_the_context_keeps_its_words_and_voices(open_demo:
     assert studio.context_used <= studio.engine.max_positions
     last = range(34, 40)
     texts = [SENTENCES[number % len(SENTENCES)] for number in last]
-    assert _error_rate(texts, [_sound(files[number]) for number in last]) < 0.6
+    assert _error_rate(texts, [recognise(_sound(files[number])) for number in last]) < 0.6
     right = [_whose(files[number]) == ("ada", "ben")[number % 2] for number in last]
     assert sum(right) >= 0.8 * len(last)
 
@@ -160,8 +162,8 @@ def test_a_conversation_beyond_the_context_keeps_its_words_and_voices(open_demo:
 @pytest.mark.parametrize("mode", ["int8", "int4"])
 def test_quantised_weights_are_understood_too(open_demo: Open, mode: str) -> None:
     studio = open_demo(quantize=mode)
-    sounds = [_sound(of_type(say(studio, sentence), LineDone)[0].file) for sentence in SENTENCES]
-    assert _error_rate(list(SENTENCES), sounds) < 0.6
+    takes = [of_type(say(studio, sentence), LineDone)[0] for sentence in SENTENCES[:4]]
+    assert _error_rate(list(SENTENCES[:4]), [recognise(_sound(take.file)) for take in takes]) < 0.6
 
 
 def test_a_newcomer_without_csm_1b_is_told_so_and_hears_the_built_in_voice(tmp_path: Path) -> None:

@@ -13,8 +13,6 @@ from csm_repl import __version__
 from csm_repl.cli import main
 from csm_repl.settings import specs
 
-ROOT = Path(__file__).parent.parent
-
 
 def _modules_after(*arguments: str) -> set[str]:
     code = (
@@ -180,7 +178,7 @@ def test_doctor_names_versions_device_voices_and_settings_with_origin(
 
 
 def test_voices_lists_and_checks_the_folder_without_a_model(tmp_path: Path) -> None:
-    from tests.speech import write_clip
+    from tests.support.speech import write_clip
 
     write_clip(tmp_path / "references" / "reference.wav", "Fine.")
     (tmp_path / "references" / "reference1.wav").write_bytes(b"")

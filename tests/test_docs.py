@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -12,9 +11,9 @@ from csm_repl.studio.commands import COMMANDS
 from csm_repl.text.grammar import Line, parse
 from csm_repl.train.flags import flag_of, option_fields
 from csm_repl.train.options import DataOptions, TrainOptions
+from tests.support.paths import ROOT
 from tools.env_example import text as env_example
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 

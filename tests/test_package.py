@@ -15,8 +15,8 @@ import yaml
 from packaging.specifiers import SpecifierSet
 
 import csm_repl
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 MAKE_TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from csm_repl.errors import ExitCode, UsageError
 from csm_repl.settings import Settings, load_settings, parse_value, spec, specs
-
-ROOT = Path(__file__).parent.parent
+from tests.support.paths import ROOT
 
 
 def _load(tmp_path: Path, env: dict[str, str] | None = None, dotenv: str = "", **flags: object) -> Settings:

@@ -20,8 +20,8 @@ from typing import Any
 import pyte
 from PIL import Image, ImageDraw, ImageFont
 
-from tests.console.terminal import Terminal, program
-from tests.speech import write_clip
+from tests.support.speech import write_clip
+from tests.support.terminal import Terminal, program
 from tools.random_checkpoint import write_checkpoint
 
 COLUMNS, ROWS = 100, 37

@@ -3,17 +3,19 @@
     turn = speech.submit(TurnRequest(...))
     for event in speech.step(): ...
 
-One thread at a time makes steps; `submit` and `abort` may be called from any thread. A turn's context is
-planned when a piece of it begins, and again when a take outgrows the room that its text was given.
+One thread at a time makes steps; `submit` and `abort` may be called from any thread. A step that fails, in
+the engine or in the codec, costs no turn anything: the next one goes on. A turn's context is planned when a
+piece of it begins, and again when a take outgrows the room that its text was given.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -99,6 +101,11 @@ class _Turn:
         self.frames: list[torch.Tensor] = []
         self.pending: list[torch.Tensor] = []
         """Frames that were not decoded yet."""
+        self.decoded: deque[torch.Tensor] = deque()
+        """Samples that have not gone through the stages yet."""
+        self.slot_broken = False
+        """A pass failed in the codec's slot, so what it held has to be made anew."""
+        self.flushed = False
         self.sizes = chunk_sizes()
         self.chunk = next(self.sizes)
         self.stages = StageChain([make(rate) for make in request.stages])
@@ -144,7 +151,7 @@ class _Turn:
         if ended != "end":
             self.ended = ended
         # A ceiling of the piece's own cuts the piece; the turn's cuts the turn.
-        cuts_turn = ended == "cut" and self.request.max_frames is not None
+        cuts_turn = self.request.max_frames is not None and len(self.frames) >= self.request.max_frames
         self.over = not self.left or ended == "context" or cuts_turn
 
 
@@ -220,11 +227,19 @@ class Speech:
         """
         with self._owner:
             self._take_up()
+            if turn not in self._turns and (over := self._untold_end(turn)):
+                return over.result
             stopped = self._turns[turn]
             stopped.ended = "interrupted"
             result = self._result(stopped)
             self._drop(stopped)
         return result
+
+    def _untold_end(self, turn: int) -> TurnOver | None:
+        """Of a turn that ended in a step that was interrupted after it."""
+        return next(
+            (event for event in self._events if isinstance(event, TurnOver) and event.turn == turn), None
+        )
 
     @property
     def n_open(self) -> int:
@@ -255,7 +270,7 @@ class Speech:
             for turn in spoken:
                 turn.elapsed_s += now - started
         for turn in spoken:
-            if turn.over and not turn.pending:
+            if turn.flushed:
                 self._finish(turn)
 
     def _take_up(self) -> None:
@@ -319,17 +334,36 @@ class Speech:
             turn.end_piece(event.ended)
 
     def _decode(self, turns: list[_Turn], started: float) -> None:
-        """One pass for all whose next chunk is complete."""
+        """One pass for all whose next chunk is complete. After a fault it may be called again."""
         due = [turn for turn in turns if turn.pending and (turn.over or len(turn.pending) >= turn.chunk)]
-        pieces = {_slot_of(turn): torch.stack(turn.pending, dim=1) for turn in due}
-        found = self._streams.push(pieces) if pieces else {}
-        for turn in due:
-            turn.pending, turn.chunk = [], next(turn.sizes)
-            self._hand_out(turn, turn.stages.push(found[_slot_of(turn)]), started)
+        if due:
+            with self._unless_it_fails(due):
+                found = self._streams.push({_slot_of(turn): torch.stack(turn.pending, dim=1) for turn in due})
+            for turn in due:
+                turn.decoded.append(found[_slot_of(turn)])
+                turn.pending, turn.chunk = [], next(turn.sizes)
         for turn in turns:
-            if turn.over:
-                rest = turn.stages.push(self._streams.flush(_slot_of(turn)))
-                self._hand_out(turn, torch.cat([rest, turn.stages.finish()]), started)
+            while turn.decoded:
+                self._hand_out(turn, turn.stages.push(turn.decoded.popleft()), started)
+            if turn.over and not turn.flushed:
+                with self._unless_it_fails([turn]):
+                    rest = self._streams.flush(_slot_of(turn))
+                turn.flushed = True
+                self._hand_out(turn, torch.cat([turn.stages.push(rest), turn.stages.finish()]), started)
+
+    @contextlib.contextmanager
+    def _unless_it_fails(self, turns: Sequence[_Turn]) -> Iterator[None]:
+        """For a call to the streams. One that fails breaks its slots, which the next call makes anew."""
+        for turn in turns:
+            if turn.slot_broken:
+                self._streams.reset(_slot_of(turn))
+                n_decoded = len(turn.frames) - len(turn.pending)
+                if n_decoded:
+                    self._streams.push({_slot_of(turn): torch.stack(turn.frames[:n_decoded], dim=1)})
+            turn.slot_broken = True
+        yield
+        for turn in turns:
+            turn.slot_broken = False
 
     def _hand_out(self, turn: _Turn, samples: torch.Tensor, started: float) -> None:
         elapsed_s = turn.elapsed_s + time.perf_counter() - started

@@ -1,7 +1,7 @@
 """How long a text can take to say: the guard against takes that never end.
 
 Conversational English runs at 13 to 16 characters a second. The ceiling allows 6 characters a second
-and 2.5 seconds on top: slow, emphatic speech with pauses stays under it (`tests/engine/test_ceiling.py`
+and 2.5 seconds on top: slow, emphatic speech with pauses stays under it (`tests/text/test_duration.py`
 compares with a synthesiser at half speed), babble and silence do not.
 """
 

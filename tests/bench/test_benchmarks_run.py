@@ -16,8 +16,8 @@ from bench import batch, codec_slots, conversation, first_audio, gpu, parts
 from bench.peers.base import Job, Take
 from bench.report import print_table
 from csm_repl.errors import UsageError
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 TINY: dict[str, Any] = {"size": "tiny", "device": "cpu", "dtype": "float32"}
 
 
@@ -157,7 +157,7 @@ COMMANDS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="runs every benchmark")
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_command_prints_a_table_and_writes_json(name: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", f"bench.{name}", "--size", "tiny", "--dtype", "float32"]

@@ -17,8 +17,8 @@ from csm_repl.files.checkpoint import find_checkpoint
 from csm_repl.model.csm import CSM
 from csm_repl.model.layers.cpu_linear import Int4NativeLinear, Int8Linear, QuantizedLinear
 from csm_repl.model.weights.convert import load_csm
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 SOME_KL = {"bfloat16": 3e-5, "int8": 3e-5, "int4": 5e-3}
 """Nats in the depth codebooks of the tiny random model: 2.5e-6, 4e-6 and 6e-4 were seen."""
 TOP1 = {"bfloat16": 0.9, "int8": 0.9, "int4": 0.6}
@@ -109,7 +109,7 @@ def test_a_golden_model_in_int8_says_nearly_the_same(golden_folder: Path, golden
     assert (chosen == frames).double().mean() > 0.9
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="runs a benchmark")
 def test_the_command_prints_a_table_and_writes_json(tiny_checkpoint: Path) -> None:
     command = [sys.executable, "-m", "bench.quality", "--model", str(tiny_checkpoint), "--frames", "2"]
     done = subprocess.run(

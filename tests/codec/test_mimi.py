@@ -184,7 +184,7 @@ def test_loading_does_not_move_the_global_random_state(tiny_checkpoint: Path) ->
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="a codec of full size")
 def test_mimi_at_kyutais_sizes_loads_and_streams(tmp_path: Path) -> None:
     """Random weights in exactly the published shapes, without a codec.json."""
     save_file(random_mimi_state(None, seed=0), tmp_path / "mimi.safetensors")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from csm_repl.codec import Codec, DecodeStreams, IstftCodec, MimiCodec, mimi_streams
-from csm_repl.codec.istft_network import CodecNetwork, CodecSizes
+from tests.support.codecs import random_istft
 from tools.random_checkpoint import random_mimi_state, tiny_mimi_config
 
 CPU = torch.device("cpu")
@@ -37,13 +37,7 @@ def mimi(tmp_path_factory: pytest.TempPathFactory) -> MimiCodec:
 
 @pytest.fixture(scope="module")
 def istft() -> IstftCodec:
-    sizes = CodecSizes(width=16, codebook_dim=8, codebook_size=32, n_codebooks=K, decoder_blocks=(1, 2))
-    network = CodecNetwork(sizes).eval().requires_grad_(False)
-    generator = torch.Generator().manual_seed(0)
-    for tensor in network.state_dict().values():
-        if tensor.ndim > 1:
-            tensor.normal_(std=0.2, generator=generator)
-    return IstftCodec(network, n_codebooks=K, weights_id="random")
+    return random_istft(K)
 
 
 @pytest.fixture(params=["mimi", "istft"])
@@ -328,7 +322,7 @@ def test_threads_may_share_a_codec_and_its_streams(codec: Any) -> None:
 
     def run(work: Callable[[], None]) -> None:
         try:
-            for _ in range(4):
+            for _ in range(2):
                 work()
         except BaseException as error:
             faults.append(error)

@@ -11,7 +11,7 @@ import torch
 from csm_repl.engine import Engine, PromptTooLongError, SamplingOptions, build_prompt, text_positions
 from csm_repl.engine.core import FIRST_FRAME_REDRAWS
 from csm_repl.model.csm import CSM
-from tests.engine.conftest import MakeEngine
+from tests.support.engine import MakeEngine
 
 PROMPT = build_prompt([], [256, 72, 105, 257], 4)
 ZERO, SOUND = [0, 0, 0, 0], [5, 0, 0, 0]

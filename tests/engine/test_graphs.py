@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from step_takes import GREEDY, micro_prompt, single
 
 from csm_repl.engine import Engine, open_engine
 from csm_repl.engine.graphs import CudaGraph, GraphRunner, _first_that_works
 from csm_repl.engine.step import FrameStep
 from csm_repl.model.csm import CSM
 from csm_repl.model.kv_cache import KVCache
+from tests.support.engine import GREEDY, micro_prompt, single
 
 
 class Recorder:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from csm_repl.engine import Engine, SamplingOptions, build_prompt, text_positions
 from csm_repl.engine.core import PREFILL_ALONE
 from csm_repl.model.csm import CSM
-from tests.engine.conftest import MakeEngine
-from tests.faults import Fault
+from tests.support.engine import MakeEngine
+from tests.support.faults import Fault
 
 RELATIVE_TOLERANCE = 1e-5
 """Logits of a cached and a fresh prefill, relative to the largest: float32 sums in another order."""

@@ -7,15 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from step_takes import golden_prompt, micro_prompt, single
 
 from csm_repl.engine import Engine, SamplingOptions, build_prompt
 from csm_repl.engine.core import FIRST_FRAME_REDRAWS
 from csm_repl.engine.graphs import GraphRunner
 from csm_repl.engine.mailbox import Mailbox
 from csm_repl.model.csm import CSM
-from tests.engine.conftest import recorded
-from tests.faults import Fault
+from tests.support.engine import golden_prompt, micro_prompt, recorded, single
+from tests.support.faults import Fault
 
 PROMPT = micro_prompt(2)
 ZERO, SOUND = [0, 0, 0, 0], [5, 0, 0, 0]

@@ -12,7 +12,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from step_takes import GREEDY, Frames, golden_prompt, micro_prompt, single
 
 from csm_repl.engine import (
     Engine,
@@ -30,8 +29,8 @@ from csm_repl.errors import OutOfMemoryError
 from csm_repl.files.checkpoint import find_checkpoint
 from csm_repl.model.csm import CSM
 from csm_repl.model.weights.convert import load_csm
-from tests.engine.conftest import MakeEngine, recorded
-from tests.faults import Fault
+from tests.support.engine import GREEDY, Frames, MakeEngine, golden_prompt, micro_prompt, recorded, single
+from tests.support.faults import Fault
 
 Said = tuple[dict[int, Frames], dict[int, str]]
 
@@ -145,7 +144,7 @@ def test_takes_begin_in_the_order_of_their_submission(micro_model: CSM, make_eng
     while engine.n_open:
         steps.append(sorted((ids.index(event.take), type(event).__name__) for event in engine.step()))
     first = [(0, "Frame"), (1, "Frame")]
-    last = [(0, "TakeEnded"), (0, "Frame"), (1, "TakeEnded"), (1, "Frame")]
+    last = [(0, "Frame"), (0, "TakeEnded"), (1, "Frame"), (1, "TakeEnded")]
     behind = [[(place + 2, kind) for place, kind in step] for step in (first, last)]
     assert [step for step in steps if step] == [first, last, *behind]
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from step_takes import GREEDY, ReadBacks, drive, golden_prompt, micro_prompt, new_noise, single
 
 from csm_repl.engine import SamplingOptions
 from csm_repl.engine.graphs import buckets, compiled_layer
 from csm_repl.engine.step import NOISE_WIDTH, FrameStep
 from csm_repl.model.csm import CSM
 from csm_repl.model.transformer import step_layer
+from tests.support.engine import GREEDY, ReadBacks, drive, golden_prompt, micro_prompt, new_noise, single
 
 RELATIVE_TOLERANCE = 1e-5
 """Hidden states, relative to the largest: float32 sums in another order."""
@@ -189,7 +189,7 @@ def test_all_layers_are_compiled_once(golden_model: CSM, golden_cases: list[Any]
     torch._dynamo.reset()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="compiles")
 def test_compiled_code_speaks_the_golden_tokens(
     golden_model: CSM, golden_cases: list[Any], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

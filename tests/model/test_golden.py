@@ -9,17 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from csm_repl.model.checkpoint import find_checkpoint, load_csm
-from layout_writer import (
+from safetensors.torch import save_file
+
+from csm_repl.engine import Engine, SamplingOptions, build_prompt
+from csm_repl.files.checkpoint import find_checkpoint
+from csm_repl.model.weights.convert import load_csm
+from tests.support.layout_writer import (
     read_original,
     transformers_config,
     transformers_state,
     write_config,
     write_shards,
 )
-from safetensors.torch import save_file
-
-from csm_repl.engine import Engine, SamplingOptions, build_prompt
 
 GREEDY = SamplingOptions(temperature=1.0, top_k=1)
 Case = dict[str, Any]

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from test_weight_cache import Conversions, assert_equal, files
 
 from csm_repl.engine import Engine, SamplingOptions, text_positions
 from csm_repl.files.checkpoint import find_checkpoint
@@ -20,6 +19,7 @@ from csm_repl.model.quantize import choose_kernels, empty_csm, is_quantized
 from csm_repl.model.weights import convert as checkpoint_module
 from csm_repl.model.weights import weight_cache
 from csm_repl.model.weights.convert import load_csm
+from tests.support.weight_files import Conversions, assert_equal, files
 
 CPU = torch.device("cpu")
 MODES = ["int8", "int4"]
@@ -138,7 +138,7 @@ def test_a_weight_is_floating_point_only_while_it_is_quantised(
 
 def test_weights_are_quantised_from_what_was_published(tmp_path: Path) -> None:
     """And not from what the model's dtype would make of it."""
-    from tests.conftest import MICRO_FLAVORS
+    from tests.support.models import MICRO_FLAVORS
     from tools.random_checkpoint import write_checkpoint
 
     folder = write_checkpoint(tmp_path / "m", flavors=MICRO_FLAVORS, dtype=torch.float32, ends=False)

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 import torch
-from test_model_config import HUB_ORIGINAL, HUB_TRANSFORMERS
 
 from csm_repl.engine import Engine, SamplingOptions, build_prompt
 from csm_repl.files.checkpoint import find_checkpoint
 from csm_repl.model.weights.convert import load_csm
+from tests.support.layout_writer import HUB_ORIGINAL, HUB_TRANSFORMERS
 
 N_CODEBOOKS, N_CODES, VOCAB, TEXT_VOCAB = 6, 64, 67, 200
 AUDIO_ID, AUDIO_END_ID = 198, 199

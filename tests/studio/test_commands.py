@@ -8,7 +8,7 @@ from csm_repl.errors import LineError
 from csm_repl.events import LineDone, Notice, PlayFile, Quit, Table, TurnDone
 from csm_repl.studio import Studio
 from csm_repl.studio.commands import COMMANDS
-from tests.studio.conftest import MakeStudio, of_type, say
+from tests.support.studio import MakeStudio, of_type, say
 
 
 @pytest.fixture
@@ -78,8 +78,8 @@ def test_history_has_references_first_then_every_turn_of_every_line(studio: Stud
     assert all(Path(record["file"]).exists() for record in records)
 
 
-def test_voices_shows_usable_and_unusable_clips(studio: Studio, references: Path) -> None:
-    (references / "reference2.wav").write_bytes(b"")
+def test_voices_shows_usable_and_unusable_clips(studio: Studio, voices_folder: Path) -> None:
+    (voices_folder / "reference2.wav").write_bytes(b"")
     records = _table(studio, "$VOICES$").records
     assert [record["usable"] for record in records] == [True, True, False]
     assert records[2]["problem"]

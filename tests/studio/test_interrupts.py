@@ -10,14 +10,13 @@ import pytest
 from csm_repl.events import Audio, Event, LineDone, Notice, Progress, Stopped, TurnDone
 from csm_repl.front.jobs import Interrupts, run_job
 from csm_repl.studio import Studio
-from tests.faults import Fault
-from tests.studio.conftest import MakeStudio, of_type, say
+from csm_repl.studio.commands import run_line
+from tests.support.faults import Fault
+from tests.support.studio import MakeStudio, of_type, say
 
 
 def _interrupt_at(studio: Studio, text: str, n_audio: int) -> list[Event]:
     """Events of a line whose listener is hit by Ctrl-C at the n-th chunk of sound."""
-    from csm_repl.studio.commands import run_line
-
     events: list[Event] = []
 
     def listen(event: Event) -> None:
@@ -67,6 +66,31 @@ def test_after_a_stop_the_next_take_is_what_it_would_be_without_it(
     assert first.file.read_bytes() == second.file.read_bytes()
 
 
+def test_a_line_that_is_stopped_gives_back_what_had_left_for_it(
+    make_studio: MakeStudio, micro_checkpoint: Path
+) -> None:
+    studio = make_studio(model=str(micro_checkpoint), references="nowhere", max_seconds="1")
+    for text in ("One.", "Two."):
+        say(studio, text)
+    before, used = studio.conversation.kept, studio.context_used
+    assert [turn.text for turn in before] == ["One.", "Two."]
+    studio.set("max_seconds", 6.0)
+    line, events = run_line(studio, "On and on."), []
+    for event in line:
+        events.append(event)
+        if any("left out" in notice.text for notice in of_type(events, Notice)):
+            break
+    events.append(line.throw(KeyboardInterrupt))  # type: ignore[attr-defined]
+    events += line
+    assert [type(event).__name__ for event in events][-1] == "Stopped"
+    assert studio.conversation.kept == before
+    assert studio.context_used == used
+    studio.set("max_seconds", 0.4)
+    [turn] = say(studio, "Next.")[-2:-1]
+    assert turn.meta["context"]["prompt_positions"] == used + len(studio.planner.ids(0, "Next."))
+    assert [turn.text for turn in studio.conversation.kept] == ["One.", "Two.", "Next."]
+
+
 def test_an_interrupt_inside_a_pass_leaves_a_sound_engine(
     make_studio: MakeStudio, micro_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,8 +100,6 @@ def test_an_interrupt_inside_a_pass_leaves_a_sound_engine(
     with monkeypatch.context() as patch:
         Fault(KeyboardInterrupt, left=4).plant(patch, backbone, backbone.layers[1])
         events: list[Event] = []
-        from csm_repl.studio.commands import run_line
-
         assert run_job(run_line(studio, "Hit in a layer."), events.append)
     assert of_type(events, Stopped)
     for each in (studio, reference):
@@ -91,8 +113,6 @@ def test_a_stop_before_any_sound_says_that_nothing_was_made(endless: Studio) -> 
         events.append(event)
         if isinstance(event, Progress):
             raise KeyboardInterrupt
-
-    from csm_repl.studio.commands import run_line
 
     events: list[Event] = []
     endless.settings = endless.settings.with_value("trim_tail", True, "test")

@@ -15,9 +15,9 @@ from csm_repl.events import Audio, Echo, LineDone, Notice, TurnDone, TurnStarted
 from csm_repl.studio import Studio
 from csm_repl.studio.commands import run_line
 from csm_repl.voices import PrepareOptions, VoiceFolder
-from tests.speech import read_pcm, write_clip
-from tests.studio.conftest import MakeStudio, of_type, say
-from tests.voices.fakes import Listener
+from tests.support.fake_voices import Listener
+from tests.support.speech import read_pcm, write_clip
+from tests.support.studio import MakeStudio, of_type, say
 
 SEED_LINE = "Yeah, they're real cool.||I see that Yala! How rare are they?||I dunno, they're a pwii.0"
 
@@ -235,21 +235,21 @@ def test_a_speaker_below_zero_speaks_nothing_of_the_line(make_studio: MakeStudio
     assert studio.takes.folder is None
 
 
-def test_a_voice_dropped_in_is_used_by_the_next_line(make_studio: MakeStudio, references: Path) -> None:
+def test_a_voice_dropped_in_is_used_by_the_next_line(make_studio: MakeStudio, voices_folder: Path) -> None:
     studio = make_studio()
-    write_clip(references / "reference2-carl.wav", "The third voice.", pitch_hz=90)
+    write_clip(voices_folder / "reference2-carl.wav", "The third voice.", pitch_hz=90)
     events = say(studio, "||||Hello.")
     assert any("carl" in notice.text for notice in of_type(events, Notice))
     assert [turn.voice for turn in of_type(events, TurnDone)] == ["carl"]
 
 
 def test_a_clip_dropped_in_without_a_transcript_is_announced_before_whisper_listens(
-    make_studio: MakeStudio, references: Path, tmp_path: Path
+    make_studio: MakeStudio, voices_folder: Path, tmp_path: Path
 ) -> None:
     studio = make_studio()
     listener = Listener()
     studio.voices = VoiceFolder(
-        references,
+        voices_folder,
         options=PrepareOptions(),
         encode=studio.codec.encode,
         codec_id=studio.codec.id,
@@ -257,7 +257,7 @@ def test_a_clip_dropped_in_without_a_transcript_is_announced_before_whisper_list
         cache_dir=tmp_path / "cache",
     )
     list(studio.refresh_voices())
-    write_clip(references / "reference2-carl.wav", None)
+    write_clip(voices_folder / "reference2-carl.wav", None)
     heard = {}
     for event in run_line(studio, "Hello."):
         if isinstance(event, Notice):
@@ -280,9 +280,9 @@ def test_the_reference_changes_the_sound(
     assert before.file.read_bytes() != after.file.read_bytes()
 
 
-def test_unrelated_files_never_shift_a_speaker(make_studio: MakeStudio, references: Path) -> None:
+def test_unrelated_files_never_shift_a_speaker(make_studio: MakeStudio, voices_folder: Path) -> None:
     for name in ("notes.wav", "areference.wav", "reference1.bak", "reference-old.txt", ".DS_Store"):
-        (references / name).write_bytes(b"nothing")
+        (voices_folder / name).write_bytes(b"nothing")
     studio = make_studio()
     assert [(clip.speaker, clip.path.name) for clip in studio.voices.clips] == [
         (0, "reference.wav"),
@@ -290,8 +290,8 @@ def test_unrelated_files_never_shift_a_speaker(make_studio: MakeStudio, referenc
     ]
 
 
-def test_a_missing_transcript_never_kills_the_start(make_studio: MakeStudio, references: Path) -> None:
-    write_clip(references / "reference2.wav", None)
+def test_a_missing_transcript_never_kills_the_start(make_studio: MakeStudio, voices_folder: Path) -> None:
+    write_clip(voices_folder / "reference2.wav", None)
     studio = make_studio()
     assert [bad.path.name for bad in studio.voices.unusable] == ["reference2.wav"]
     assert of_type(say(studio, "Hello."), LineDone)

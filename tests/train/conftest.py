@@ -12,7 +12,7 @@ from csm_repl.files.config import ModelConfig, parse_config
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.train.learn.initialise import new_network
 from csm_repl.train.learn.network import TrainableCSM
-from tests.train.clips import FLAVORS
+from tests.support.train_clips import FLAVORS
 from tools.random_checkpoint import write_tokenizer
 
 CPU = torch.device("cpu")

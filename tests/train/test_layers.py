@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
+
 TRAIN = ROOT / "csm_repl" / "train"
 LAYERS = (
     {"options", "values", "flags", "events", "files", "run_folder"},

@@ -15,7 +15,8 @@ import torch
 
 from csm_repl.cli import main
 from csm_repl.train.report.metrics import read_metrics
-from tests.speech import read_pcm, write_clip
+from tests.support.program import Programs, words
+from tests.support.speech import read_pcm, write_clip
 
 pytest.importorskip("torchtune")
 pytest.importorskip("matplotlib")
@@ -48,14 +49,18 @@ def steps_of(out: Path) -> list[int]:
 
 
 def test_five_steps_of_lora_from_a_folder_give_models_that_speak(
-    clips: Path, micro_checkpoint: Path, tmp_path: Path
+    clips: Path,
+    micro_checkpoint: Path,
+    tmp_path: Path,
+    programs: Programs,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     flags = ("--max-steps", "5", "--log-every", "1", "--sample-every", "2", "--sample-text", "[1]Hi.")
     (clips / "bad.wav").write_bytes(b"")
-    done = run(command(clips, micro_checkpoint, *flags), tmp_path)
-    assert done.returncode == 0, done.stderr
+    code, shown = main(command(clips, micro_checkpoint, *flags)), capfd.readouterr()
+    assert code == 0, shown.err
     out = tmp_path / "out"
-    assert done.stdout.split() == [str(out / name) for name in ("adapter", "model", "model-transformers")]
+    assert shown.out.split() == [str(out / name) for name in ("adapter", "model", "model-transformers")]
     assert steps_of(out) == [1, 2, 3, 4, 5]
     assert (out / "dashboard.png").read_bytes().startswith(b"\x89PNG")
     assert {path.name for path in out.iterdir()} == {
@@ -67,18 +72,17 @@ def test_five_steps_of_lora_from_a_folder_give_models_that_speak(
         "step-000004-1.wav",
     ]
     assert len(read_pcm(out / "samples" / "step-000002-1.wav")) > 0
-    assert "step 5/5" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "step 5/5" in shown.err
+    assert "Traceback" not in shown.err
     log = (out / "train.log").read_text()
-    for words in ("left out: bad.wav: The file is empty", "Training: 3 items", "step 5/5", "finished"):
-        assert words in log
+    for told in ("left out: bad.wav: The file is empty", "Training: 3 items", "step 5/5", "finished"):
+        assert told in log
     for folder in ("model", "model-transformers"):
-        spoken = subprocess.run(
-            [sys.executable, "-m", "csm_repl", "--model", str(out / folder), "-q", "--max-seconds", "0.4"],
-            input="Hello.\n", cwd=tmp_path, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+        spoken = programs.run(
+            words(out / folder, "-q", "--max-seconds", "0.4"), cwd=tmp_path, input=b"Hello.\n"
+        )
         assert spoken.returncode == 0, spoken.stderr
-        assert (tmp_path / spoken.stdout.strip()).is_file()
+        assert (tmp_path / spoken.stdout.decode().strip()).is_file()
 
 
 def test_the_same_command_again_goes_on_and_has_nothing_to_do(
@@ -98,7 +102,7 @@ def test_the_same_command_again_goes_on_and_has_nothing_to_do(
     assert (tmp_path / "out.old-1" / "state.pt").is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="trains three times")
 def test_a_stopped_run_goes_on_to_the_same_end_as_one_that_was_not(
     clips: Path, micro_checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -273,6 +277,7 @@ def test_ctrl_c_while_clips_are_encoded_leaves_with_130_and_keeps_them(
     assert len(calls) == 5
 
 
+@pytest.mark.slow(reason="loads all that training needs in a process of its own")
 def test_the_start_of_a_training_loads_nothing_of_the_console(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom csm_repl.cli import main\n"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from csm_repl.voices import PrepareOptions, VoiceFolder
-from tests.voices.fakes import Codec, Listener, Open
+from tests.support.fake_voices import Codec, Listener, Open
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import replace
 
 import pytest
@@ -102,11 +101,10 @@ def test_a_long_recording_that_is_mostly_silence_can_be_used() -> None:
 
 
 def test_ten_minutes_are_refused_without_looking_at_them() -> None:
-    x = torch.empty(1).expand(2, 600 * 96_000)
-    before = time.perf_counter()
+    # On the meta device there are no samples to look at.
+    x = torch.empty(2, 600 * 96_000, device="meta")
     with pytest.raises(ClipError, match="600 s long"):
         prepare_clip(x, 96_000, OPTIONS)
-    assert time.perf_counter() - before < 0.1
 
 
 @settings(max_examples=60)

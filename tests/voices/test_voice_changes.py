@@ -10,7 +10,7 @@ import torch
 
 from csm_repl.errors import ClipError
 from csm_repl.voices import clip
-from tests.voices.fakes import Codec, Listener, Open, messages, record, the_problem
+from tests.support.fake_voices import Codec, Listener, Open, messages, record, the_problem
 
 
 def test_nothing_changed_is_nothing_done(

@@ -14,7 +14,7 @@ import soundfile
 import torch
 
 from csm_repl.errors import OutOfMemoryError
-from tests.voices.fakes import RATE, Open, messages, record, the_problem
+from tests.support.fake_voices import RATE, Open, messages, record, the_problem
 
 
 def test_clips_go_to_the_speakers_that_their_names_say(root: Path, open_folder: Open) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from csm_repl.errors import ClipError, OutputError
 from csm_repl.voices import PrepareOptions, VoiceFolder, clip
-from tests.voices.fakes import Codec, Listener, Open, record, the_problem
+from tests.support.fake_voices import Codec, Listener, Open, record, the_problem
 
 
 def test_the_next_start_neither_encodes_nor_listens(

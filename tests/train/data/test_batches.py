@@ -16,7 +16,7 @@ from csm_repl.files.config import ModelConfig
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.train.data.batches import BatchPlan, Position, Sequences, lay_out
 from csm_repl.train.data.items import EncodedTurn, Item
-from tests.train.clips import clip, many_clips, speech
+from tests.support.train_clips import clip, many_clips, speech
 
 
 def laid_out(items: list[Item], tokenizer: Tokenizer, config: ModelConfig) -> Sequences:

@@ -20,8 +20,8 @@ from csm_repl.train.data.sources.registry import read_manifest
 from csm_repl.train.events import LeftOut, Note, Reading
 from csm_repl.train.options import DataOptions
 from csm_repl.voices.cache import ClipCache
-from tests.speech import write_clip
-from tests.voices.fakes import Listener
+from tests.support.fake_voices import Listener
+from tests.support.speech import write_clip
 
 
 class FakeCodec:
@@ -306,7 +306,7 @@ def test_silences_stay_unless_they_are_to_be_shortened(reading: Reader, tmp_path
     import numpy as np
     import soundfile
 
-    from tests.speech import voiced
+    from tests.support.speech import voiced
 
     folder = tmp_path / "clips"
     folder.mkdir()

@@ -23,7 +23,7 @@ from csm_repl.train import files
 from csm_repl.train.export.companions import companions
 from csm_repl.train.export.original import original_config, write_original
 from csm_repl.train.learn.network import TrainableCSM
-from tests.model.layout_writer import transformers_config
+from tests.support.layout_writer import transformers_config
 from tools.random_checkpoint import FULL_FLAVORS
 
 

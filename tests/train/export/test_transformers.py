@@ -30,7 +30,7 @@ from csm_repl.train.export.transformers_mimi import mimi_config, mimi_state
 from csm_repl.train.learn.initialise import new_network
 from csm_repl.train.learn.loss import frame_losses
 from csm_repl.train.learn.network import TrainableCSM
-from tests.train.clips import FLAVORS, GREEDY, load_engine
+from tests.support.train_clips import FLAVORS, GREEDY, load_engine
 from tools.random_checkpoint import random_mimi_state, tiny_mimi_config, write_tokenizer
 
 CPU = torch.device("cpu")

@@ -21,7 +21,7 @@ from csm_repl.train.learn.loop import Trainer
 from csm_repl.train.learn.network import TrainableCSM
 from csm_repl.train.learn.schedule import RunProgress, learning_rate
 from csm_repl.train.options import TrainOptions
-from tests.train.clips import load_engine, many_clips, say_again, two_clips
+from tests.support.train_clips import load_engine, many_clips, say_again, two_clips
 
 _Event = TypeVar("_Event")
 MakeTrainer = Callable[..., Trainer]
@@ -68,7 +68,7 @@ def overfitted(
     """Two clips learnt by heart, from scratch."""
     from csm_repl.files.config import parse_config
     from csm_repl.train.learn.initialise import new_network
-    from tests.train.clips import FLAVORS
+    from tests.support.train_clips import FLAVORS
 
     out = tmp_path_factory.mktemp("overfit")
     options = TrainOptions(
@@ -304,14 +304,14 @@ def test_a_full_disk_leaves_the_older_state(make: MakeTrainer, monkeypatch: pyte
 
 
 def test_nothing_to_train_on_is_a_usage_error_with_the_first_reason(make: MakeTrainer) -> None:
-    from tests.train.clips import clip
+    from tests.support.train_clips import clip
 
     with pytest.raises(UsageError, match="long: It takes"):
         make(items=[clip("long", "x", 400, seed=0)])
 
 
 def test_items_that_were_left_out_are_told(make: MakeTrainer) -> None:
-    from tests.train.clips import clip
+    from tests.support.train_clips import clip
 
     trainer = make(items=[*many_clips(), clip("long", "x", 400, seed=0)])
     assert [entry.name for entry in trainer.left_out] == ["long"]

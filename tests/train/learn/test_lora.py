@@ -25,7 +25,7 @@ from csm_repl.train.learn.lora import LoraSpec, adapted_state, add_lora, read_ad
 from csm_repl.train.learn.network import TrainableCSM
 from csm_repl.train.learn.optimiser import trainable
 from csm_repl.train.options import TrainOptions
-from tests.train.clips import load_engine, say_again, two_clips
+from tests.support.train_clips import load_engine, say_again, two_clips
 from tools.random_checkpoint import random_mimi_state, tiny_mimi_config
 
 CPU = torch.device("cpu")
@@ -218,7 +218,7 @@ def test_a_folder_without_an_adapter_is_told(tmp_path: Path) -> None:
         read_adapter(tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="trains for hundreds of steps")
 def test_lora_learns_two_clips_by_heart(base: ModelFiles, tokenizer: Tokenizer, tmp_path: Path) -> None:
     """Adapters on a random base, with its heads: through training, the adapter's file, merging, engine."""
     options = TrainOptions(

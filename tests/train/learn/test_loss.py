@@ -17,8 +17,8 @@ from csm_repl.train.data.batches import Batch, lay_out
 from csm_repl.train.data.items import Item
 from csm_repl.train.learn.loss import Losses, choose_frames, frame_losses, hide_frames, hide_voices
 from csm_repl.train.learn.network import TrainableCSM
-from tests.model.layout_writer import transformers_config
-from tests.train.clips import FLAVORS, clip, speech
+from tests.support.layout_writer import transformers_config
+from tests.support.train_clips import FLAVORS, clip, speech
 
 
 @pytest.fixture

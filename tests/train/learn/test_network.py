@@ -18,8 +18,8 @@ from csm_repl.model.weights.convert import load_csm
 from csm_repl.model.weights.published import half_to_pairs, pairs_to_half, read_published
 from csm_repl.train.learn.initialise import load_network, new_network
 from csm_repl.train.learn.network import TrainableCSM
-from tests.model.layout_writer import read_original, transformers_config, transformers_state, write_config
-from tests.train.clips import FLAVORS
+from tests.support.layout_writer import read_original, transformers_config, transformers_state, write_config
+from tests.support.train_clips import FLAVORS
 
 CPU = torch.device("cpu")
 

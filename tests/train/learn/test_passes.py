@@ -16,7 +16,7 @@ from csm_repl.train.learn.loss import frame_losses
 from csm_repl.train.learn.network import TrainableCSM
 from csm_repl.train.learn.passes import Passes
 from csm_repl.train.options import TrainOptions
-from tests.train.clips import speech
+from tests.support.train_clips import speech
 
 PLAIN = TrainOptions(depth_fraction=1.0, dtype="float32")
 

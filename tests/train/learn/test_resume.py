@@ -13,29 +13,11 @@ import pytest
 import torch
 
 from csm_repl.errors import TrainingError
-from csm_repl.files.config import parse_config
 from csm_repl.model.tokenizer import Tokenizer
-from csm_repl.train.data.items import Item
 from csm_repl.train.events import Evaluated, Finished, StepDone, TrainEvent
-from csm_repl.train.learn.initialise import new_network
 from csm_repl.train.learn.loop import Trainer
-from csm_repl.train.learn.lora import add_lora
-from csm_repl.train.options import TrainOptions
-from tests.train.clips import FLAVORS, many_clips
-
-OPTIONS: dict[str, Any] = {
-    "mode": "scratch", "max_steps": 12, "accumulate": 2, "ema": 0.9, "depth_fraction": 0.25,
-    "batch_frames": 100, "warmup_steps": 3, "eval_every": 4, "save_every": 5,
-}  # fmt: skip
-
-
-def make(tokenizer: Tokenizer, out: Path, items: list[Item] | None = None, **options: Any) -> Trainer:
-    chosen = TrainOptions(**{**OPTIONS, **options, "out": out})
-    network = new_network(parse_config(FLAVORS, source="flavors"), seed=0, device=torch.device("cpu"))
-    if chosen.mode == "lora":
-        add_lora(network, chosen)
-    items = many_clips() if items is None else items
-    return Trainer(network, tokenizer, items[2:], items[:2], chosen)
+from tests.support.train_clips import many_clips
+from tests.support.train_runs import make_trainer
 
 
 def figures(events: list[TrainEvent]) -> dict[tuple[str, int], tuple[float, ...]]:
@@ -62,10 +44,10 @@ def stop_after(trainer: Trainer, step: int) -> None:
 def test_a_stopped_run_goes_on_bit_by_bit(
     tokenizer: Tokenizer, tmp_path: Path, stop: int, options: dict[str, Any]
 ) -> None:
-    whole = make(tokenizer, tmp_path / "whole", **options)
+    whole = make_trainer(tokenizer, tmp_path / "whole", **options)
     expected = figures(list(whole.run()))
-    stop_after(make(tokenizer, tmp_path / "stopped", **options), stop)
-    again = make(tokenizer, tmp_path / "stopped", **options)
+    stop_after(make_trainer(tokenizer, tmp_path / "stopped", **options), stop)
+    again = make_trainer(tokenizer, tmp_path / "stopped", **options)
     told = figures(list(again.run()))
     first = 1 + (stop - 1) // 5 * 5
     assert min(step for kind, step in told if kind == "step") == first
@@ -75,50 +57,50 @@ def test_a_stopped_run_goes_on_bit_by_bit(
 
 
 def test_saving_on_the_way_out_loses_no_step(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    first = make(tokenizer, tmp_path)
+    first = make_trainer(tokenizer, tmp_path)
     stop_after(first, 3)
     assert first.save() == first.state_path
-    told = figures(list(make(tokenizer, tmp_path).run()))
+    told = figures(list(make_trainer(tokenizer, tmp_path).run()))
     assert min(step for kind, step in told if kind == "step") == 4
 
 
 def test_a_run_that_is_done_has_nothing_left_to_do(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    done = figures(list(make(tokenizer, tmp_path).run()))
-    told = figures(list(make(tokenizer, tmp_path).run()))
+    done = figures(list(make_trainer(tokenizer, tmp_path).run()))
+    told = figures(list(make_trainer(tokenizer, tmp_path).run()))
     assert told == {("finished", 12): done["finished", 12]}
 
 
 def test_without_resume_a_run_starts_anew(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    stop_after(make(tokenizer, tmp_path), 6)
-    told = figures(list(make(tokenizer, tmp_path).run(resume=False)))
+    stop_after(make_trainer(tokenizer, tmp_path), 6)
+    told = figures(list(make_trainer(tokenizer, tmp_path).run(resume=False)))
     assert ("step", 1) in told
 
 
 def test_other_data_are_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    stop_after(make(tokenizer, tmp_path), 6)
+    stop_after(make_trainer(tokenizer, tmp_path), 6)
     with pytest.raises(TrainingError, match="other data"):
-        list(make(tokenizer, tmp_path, many_clips(9)).run())
+        list(make_trainer(tokenizer, tmp_path, many_clips(9)).run())
 
 
 def test_another_mode_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    stop_after(make(tokenizer, tmp_path), 6)
+    stop_after(make_trainer(tokenizer, tmp_path), 6)
     with pytest.raises(TrainingError, match="another"):
-        list(make(tokenizer, tmp_path, mode="lora").run())
+        list(make_trainer(tokenizer, tmp_path, mode="lora").run())
 
 
 def test_a_damaged_state_is_told(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    trainer = make(tokenizer, tmp_path)
+    trainer = make_trainer(tokenizer, tmp_path)
     stop_after(trainer, 6)
     trainer.state_path.write_bytes(trainer.state_path.read_bytes()[:5000])
     with pytest.raises(TrainingError, match="damaged") as caught:
-        list(make(tokenizer, tmp_path).run())
+        list(make_trainer(tokenizer, tmp_path).run())
     assert "--out" in caught.value.remedy
 
 
 def test_an_interrupt_amid_an_update_saves_nothing(
     tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = make(tokenizer, tmp_path)
+    trainer = make_trainer(tokenizer, tmp_path)
     stop_after(trainer, 6)
 
     def interrupted(*_: Any, **__: Any) -> None:
@@ -135,20 +117,20 @@ import sys
 from pathlib import Path
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.train.events import StepDone
-from tests.train.learn.test_resume import make
+from tests.support.train_runs import make_trainer
 tokenizer = Tokenizer(Path(sys.argv[1]), vocab_size=300)
-for event in make(tokenizer, Path(sys.argv[2]), max_steps=200).run():
+for event in make_trainer(tokenizer, Path(sys.argv[2]), max_steps=200).run():
     if isinstance(event, StepDone):
         sys.stdout.write(f"{event.step}\\n")
         sys.stdout.flush()
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="trains twice, 200 steps")
 def test_a_killed_program_goes_on_bit_by_bit(
     tokenizer: Tokenizer, tokenizer_file: Path, tmp_path: Path
 ) -> None:
-    expected = figures(list(make(tokenizer, tmp_path / "whole", max_steps=200).run()))
+    expected = figures(list(make_trainer(tokenizer, tmp_path / "whole", max_steps=200).run()))
     command = [sys.executable, "-c", _PROGRAM, str(tokenizer_file), str(tmp_path / "killed")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -157,7 +139,7 @@ def test_a_killed_program_goes_on_bit_by_bit(
                 break
         time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
-    told = figures(list(make(tokenizer, tmp_path / "killed", max_steps=200).run()))
+    told = figures(list(make_trainer(tokenizer, tmp_path / "killed", max_steps=200).run()))
     first = min(step for kind, step in told if kind == "step")
     assert first > 20
     assert told == {key: value for key, value in expected.items() if key[1] >= first}

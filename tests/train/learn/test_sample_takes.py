@@ -22,7 +22,7 @@ from csm_repl.text import ceiling_seconds
 from csm_repl.train.learn.initialise import initial_state, load_network
 from csm_repl.train.learn.network import TrainableCSM
 from csm_repl.train.learn.sample_takes import TakeSampler, speaking_model
-from tests.speech import read_pcm
+from tests.support.speech import read_pcm
 
 CPU = torch.device("cpu")
 SEED = 5

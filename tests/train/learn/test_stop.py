@@ -16,7 +16,7 @@ from csm_repl.train.events import Evaluated, Finished, TrainEvent
 from csm_repl.train.learn.initialise import new_network
 from csm_repl.train.learn.loop import Trainer
 from csm_repl.train.options import TrainOptions
-from tests.train.clips import many_clips
+from tests.support.train_clips import many_clips
 
 
 class Run:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from csm_repl.train.report.metrics import MetricsFile
-from tests.train.report.events import evaluated, step
+from tests.support.train_events import evaluated, step
 
 
 def history(n_steps: int) -> MetricsFile:

@@ -12,7 +12,7 @@ from rich.console import Console
 from csm_repl.settings import load_settings
 from csm_repl.train.events import CheckpointSaved, LeftOut, Note, Reading
 from csm_repl.train.report.display import MAX_LEFT_OUT, JsonDisplay, PlainDisplay, RichDisplay, open_display
-from tests.train.report.events import evaluated, step
+from tests.support.train_events import evaluated, step
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from csm_repl.train.events import CheckpointSaved, Finished, LeftOut, Reading, Sampled
 from csm_repl.train.report.log import LogFile, LogFormatter, Pace, duration
-from tests.train.report.events import evaluated, step
+from tests.support.train_events import evaluated, step
 
 
 def lines(*events: object, log_every: int = 10) -> list[str]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from csm_repl.errors import OutputError
 from csm_repl.train.report.log import LogFile
 from csm_repl.train.report.metrics import COLUMNS, MetricsFile, read_metrics
-from tests.train.report.events import evaluated, step
+from tests.support.train_events import evaluated, step
 
 
 def steps_of(path: Path) -> list[tuple[int, str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from csm_repl.errors import UsageError
-from tests.train.report.events import evaluated, step
+from tests.support.train_events import evaluated, step
 
 
 class FakeWriter:

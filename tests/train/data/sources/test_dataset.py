@@ -13,7 +13,7 @@ import soundfile
 from csm_repl.errors import ClipError, UsageError
 from csm_repl.train.data.sources.dataset import read_rows
 from csm_repl.train.data.sources.registry import read_manifest
-from tests.speech import voiced, write_clip
+from tests.support.speech import voiced, write_clip
 
 datasets = pytest.importorskip("datasets")
 

@@ -16,7 +16,7 @@ from csm_repl.train.data.sounds import FileSound
 from csm_repl.train.data.sources.clip_folder import speaker_of
 from csm_repl.train.data.sources.jsonl import read_jsonl
 from csm_repl.train.data.sources.registry import read_manifest, read_manifests
-from tests.speech import write_clip
+from tests.support.speech import write_clip
 
 
 def jsonl(path: Path, *lines: Any) -> Path:

@@ -1,0 +1,165 @@
+"""Sessions with other flags and other terminals, a start each."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from tests.support.paths import ROOT
+from tests.support.terminal import CTRL_C, CTRL_D, Start
+
+pytestmark = pytest.mark.slow(reason="starts the program for every test")
+
+
+def test_a_dumb_terminal_gets_a_plain_prompt(start: Start, quick_checkpoint: Path) -> None:
+    console = start(quick_checkpoint, TERM="dumb")
+    console.enter("Hello there.", r"^  outputs/")
+    assert "0 anna  Hello there." in console.lines
+    assert b"\x1b" not in console.raw
+    console.send("half a" + CTRL_C)
+    console.see(r"^Ctrl-C again leaves\.$")
+    console.see_prompt()
+    console.send(CTRL_D)
+    assert console.exit_code() == 0
+
+
+def test_a_dumb_terminal_is_left_with_ctrl_c_twice(start: Start, quick_checkpoint: Path) -> None:
+    console = start(quick_checkpoint, TERM="dumb")
+    console.see(r"^0 anna>$")
+    console.send(CTRL_C)
+    console.see(r"^Ctrl-C again leaves\.$")
+    console.send(CTRL_C)
+    assert console.exit_code() == 130
+
+
+def test_json_on_a_terminal(start: Start, quick_checkpoint: Path, home: Path) -> None:
+    console = start(quick_checkpoint, "--json", "-q", columns=4000)
+    console.see(r"^0 anna>$")
+    found = console.enter("Hello.||You.", r'^(\{"type": "line".*\})$')
+    line = json.loads(found[1])
+    assert [turn["speaker"] for turn in line["turns"]] == [0, 1]
+    assert (home / line["file"]).is_file()
+    console.enter("$FOO$", r"^csm-repl: There is no command \$FOO\$")
+
+
+def test_the_whole_run_in_one_file_and_tracks(start: Start, quick_checkpoint: Path, home: Path) -> None:
+    console = start(quick_checkpoint, "-o", "run.wav", "--tracks", "--seed", "3")
+    console.see(r"^0 anna>$")
+    first = console.enter("Hello.||You.", r"^  (\S+/001\.wav)$")[1]
+    second = console.enter("Again.", r"^  (\S+/002\.wav)$")[1]
+    console.send(CTRL_D)
+    console.see(r"^  \S+/track-1-ben\.wav$")
+    assert console.exit_code() == 0
+    n_samples = sum(soundfile.info(home / path).frames for path in (first, second))
+    assert soundfile.info(home / "run.wav").frames == n_samples
+
+
+def test_keys_typed_during_a_job_wait_for_the_prompt(start: Start, endless_checkpoint: Path) -> None:
+    console = start(endless_checkpoint, "--max-seconds", "20")
+    console.see(r"^0 anna>$")
+    console.send("Take your time.\r")
+    console.see(r"0 anna  \d+\.\d s  RTF")
+    console.send("typpo\x7f\x7fed ahead")
+    console.see(r"^0 anna> typed ahead$")
+    assert b"typpo" not in console.raw
+
+
+def test_a_terminal_may_change_its_size(start: Start, endless_checkpoint: Path) -> None:
+    console = start(endless_checkpoint, "--max-seconds", "20")
+    console.see(r"^0 anna>$")
+    console.send("A line that is made while the window changes.\r")
+    console.see(r"0 anna  \d+\.\d s  RTF")
+    console.resize(50, 40)
+    console.see(r"^  outputs/\S+")
+    console.see_prompt()
+    console.see(r"^ 0 anna  context \d+/2048  cpu  seed random *$")
+    console.resize(100, 40)
+    console.see(r"Ctrl-D leaves$")
+
+
+def test_a_signal_at_the_prompt_is_a_ctrl_c(start: Start, quick_checkpoint: Path) -> None:
+    console = start(quick_checkpoint)
+    console.see(r"^0 anna>$")
+    console.send("abc")
+    console.see(r"^0 anna> abc$")
+    os.kill(console.pid, signal.SIGINT)
+    console.see(r"^0 anna>$")
+    os.kill(console.pid, signal.SIGINT)
+    assert console.exit_code() == 130
+
+
+def test_a_model_that_cannot_be_had_is_one_paragraph(start: Start, tmp_path: Path) -> None:
+    console = start(tmp_path)
+    console.see(r"^csm-repl: .*config\.json")
+    assert console.exit_code() == 3
+    assert "Traceback" not in console.text
+
+
+def test_a_state_folder_that_cannot_be_written_stops_nothing(
+    start: Start, quick_checkpoint: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "state").write_text("a file where a folder should be")
+    console = start(quick_checkpoint, XDG_STATE_HOME=str(tmp_path / "state"))
+    console.see(r"^0 anna>$")
+    console.enter("Hello.", r"^  outputs/")
+    console.send(CTRL_D)
+    assert console.exit_code() == 0
+
+
+def test_a_terminal_that_goes_away_ends_the_program(start: Start, quick_checkpoint: Path) -> None:
+    console = start(quick_checkpoint)
+    console.see(r"^0 anna>$")
+    assert console.hang_up() == 0
+
+
+def test_color_never_styles_nothing(start: Start, quick_checkpoint: Path) -> None:
+    console = start(quick_checkpoint, "--color", "never")
+    console.see(r"^0 anna>$")
+    console.enter("Hello.", r"^  outputs/")
+    console.enter("$HELP$", r"^Commands$")
+    codes = {code for match in re.findall(rb"\x1b\[([0-9;]*)m", console.raw) for code in match.split(b";")}
+    assert not {code for code in codes if re.fullmatch(rb"3[0-8]|4[0-8]|9[0-7]|10[0-7]", code)}
+
+
+def test_an_unforeseen_error_is_one_paragraph_and_the_model_stays(
+    start: Start, quick_checkpoint: Path, home: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import csm_repl.studio.commands as c\n"
+        "def broken(studio, args):\n"
+        "    raise KeyError('a fault\\nof ours')\n"
+        "    yield\n"
+        "c.COMMANDS['STATUS'] = c.CommandSpec('STATUS', '', 'breaks', broken)\n"
+    )
+    paths = f"{tmp_path}{os.pathsep}{ROOT}"
+    console = start(quick_checkpoint, PYTHONPATH=paths, columns=200)
+    console.see(r"^0 anna>$")
+    console.enter("$STATUS$", r"^Unexpected error: KeyError: .*csm-repl\.log")
+    assert "Traceback" not in console.text
+    (log,) = home.rglob("csm-repl.log")
+    assert "a fault" in log.read_text()
+    console.enter("Hello.", r"^  outputs/")
+    debugging = start(quick_checkpoint, "--debug", PYTHONPATH=paths, columns=200)
+    debugging.see(r"^0 anna>$")
+    debugging.enter("$STATUS$", r"^Traceback")
+
+
+def test_something_is_on_the_screen_at_once(start: Start, quick_checkpoint: Path) -> None:
+    console = start(quick_checkpoint)
+    # torch alone takes longer to import than this.
+    console.see(r"Starting\.", timeout_s=1.5)
+    console.send(CTRL_C)
+    assert console.exit_code() == 130
+
+
+def test_importing_the_console_imports_no_torch() -> None:
+    code = "import csm_repl.front.console, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

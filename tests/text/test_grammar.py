@@ -1,0 +1,317 @@
+"""The grammar of a line. The tables of docs/grammar.md are test cases as well."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from csm_repl.errors import LineError
+from csm_repl.text.grammar import SEPARATOR, Command, Line, Turn, closest, parse, render, spans
+from tests.support.paths import ROOT
+from tests.support.texts import LONG, RUNS, TEXTS, assert_work_grows_with_the_length_only, squeezed, unhurried
+
+COMMANDS = "CLEAR SWAP BACK HISTORY EXIT HELP VOICES STATUS SET UNDO RETRY PLAY SAVE LOAD"
+NAMES = tuple(COMMANDS.split())
+SEED_LINE = "Yeah, they're real cool.||I see that Yala! How rare are they?||I dunno, they're a pwii.0"
+
+
+def spoken(text: str) -> Line:
+    parsed = parse(text, NAMES)
+    assert isinstance(parsed, Line), f"{text!r} is a command"
+    return parsed
+
+
+def table(heading: str) -> list[tuple[str, ...]]:
+    """Rows of the table under `heading`; cells in code marks keep their spaces."""
+    page = (ROOT / "docs" / "grammar.md").read_text(encoding="utf-8")
+    section = page.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")][2:]
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
+    assert cells, f"no table under {heading}"
+    return [tuple(re.sub(r"^`|`$", "", cell).replace(r"\|", "|") for cell in row) for row in cells]
+
+
+# --- turns ------------------------------------------------------------------------------------------------
+
+
+def test_the_seed_line_is_spoken_by_0_1_0_without_its_offset() -> None:
+    line = spoken(SEED_LINE)
+    assert line.speakers(0) == (0, 1, 0)
+    assert [turn.text for turn in line.turns] == [
+        "Yeah, they're real cool.",
+        "I see that Yala! How rare are they?",
+        "I dunno, they're a pwii.",
+    ]
+    assert [turn.written for turn in line.turns] == [False, False, True]
+
+
+@pytest.mark.parametrize(("text", "speakers"), table("Turns"))
+def test_the_page_tells_who_speaks(text: str, speakers: str) -> None:
+    assert ", ".join(map(str, spoken(text).speakers(0))) == speakers
+
+
+def test_speakers_count_from_the_primary_speaker() -> None:
+    assert spoken("Hi.||Ho.||Sure!-1").speakers(2) == (2, 3, 1)
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\n", "||", " || \t||\u3000"])
+def test_a_line_without_text_is_empty(text: str) -> None:
+    assert spoken(text).empty
+
+
+def test_blank_turns_keep_their_position() -> None:
+    assert spoken("||Hi.|| ||Ho.").turns == (Turn(1, "Hi.", 1, False), Turn(3, "Ho.", 3, False))
+
+
+def test_the_inside_of_a_turn_is_left_as_typed() -> None:
+    (first, second) = spoken(" one\n\ttwo \x00 🙂 ||\nthree ").turns
+    assert (first.text, second.text) == ("one\n\ttwo \x00 🙂", "three")
+
+
+def test_separators_are_found_from_the_left() -> None:
+    assert [turn.text for turn in spoken("a|||b").turns] == ["a", "|b"]
+
+
+def test_a_speaker_below_0_is_an_error_that_names_the_turn() -> None:
+    named = r'Turn 3 \("Sure!"\).* speaker -1: primary speaker 0, offset -1\.'
+    with pytest.raises(LineError, match=named) as caught:
+        spoken("Hi.|| ||Sure!-1").speakers(0)
+    assert "$SWAP$" in caught.value.remedy
+
+
+def test_the_text_in_an_error_is_shortened_to_one_line() -> None:
+    with pytest.raises(LineError) as caught:
+        spoken("word\n" * 1000 + "end!-1").speakers(0)
+    assert "word word" in caught.value.cause
+    assert "…" in caught.value.cause
+    assert len(caught.value.cause) < 150
+
+
+# --- offsets ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "rest", "offset"), table("Written offsets"))
+def test_the_page_tells_what_is_an_offset(text: str, rest: str, offset: str) -> None:
+    assert spoken(text).turns == (Turn(0, rest, int(offset), True),)
+
+
+@pytest.mark.parametrize(("text", "_why"), table("Numbers that are spoken"))
+def test_the_page_tells_which_numbers_are_spoken(text: str, _why: str) -> None:
+    assert spoken(text).turns == (Turn(0, text, 0, False),)
+
+
+# `→` stands where the offset is taken off.
+OFFSETS = """
+Hello!→  12|Hello!→ -1|Hello.→-05|Hello.→00|Sure!→-1|ok→-1|Bonjour !→1|Yes,→1|!→1|Wait--→1|Wait—→1|Wait—→-1
+Ünïcode日本語→1|日本語。→ 1|cafe\u0301→1|❤️→1|👍🏽→1|Great :)→1|*laughs*→1|I'm 100%→1|R2D→2|It was 2024.→-1
+He said "hi."→ 1|He said "5."→1|(Really!)→ 1|„Hallo.“→1|No.→ 1|Oh no.→ 1|So am I.→ 1|I ate a fig.→ 1
+"""
+
+
+@pytest.mark.parametrize("marked", re.split(r"[|\n]", OFFSETS.strip()))
+def test_an_offset_at_the_end_of_a_turn_is_taken_off(marked: str) -> None:
+    rest, _, number = marked.partition("→")
+    assert spoken(rest + number).turns == (Turn(0, rest, int(number), True),)
+
+
+def test_an_offset_may_stand_on_the_next_line_and_have_a_typographic_minus() -> None:
+    assert spoken("Hello!\n−1").turns == (Turn(0, "Hello!", -1, True),)
+
+
+SPOKEN_NUMBERS = """
+5|-5|--5|$.50|-.5|.5|US$1|x^2|A+1|2 + 1|`5|“5|(5|¿5|:3|1,50|3.5.0|192.168.0.1|3-2-1|10--12|10–-1|1−1|1!2.3
+１2|٣1|x²1|1️⃣2|Score: 5|Yes, 1|ok 1|Great 🙂 1|approx. 5|the No. 1|pp. 12|e.g. 5|Hello! - 5|Hello! +1
+"""
+
+
+@pytest.mark.parametrize("text", re.split(r"[|\n]", SPOKEN_NUMBERS.strip()))
+def test_a_number_that_belongs_to_something_is_spoken(text: str) -> None:
+    assert spoken(text).turns == (Turn(0, text, 0, False),)
+
+
+def test_every_turn_can_have_an_offset() -> None:
+    assert spoken("a!2||b! 0||c1").speakers(0) == (2, 0, 1)
+
+
+# --- commands ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", [(), NAMES])
+@pytest.mark.parametrize(("text", "name", "args"), table("Commands"))
+def test_the_page_tells_what_is_a_command(text: str, name: str, args: str, names: tuple[str, ...]) -> None:
+    parsed = parse(text, names)
+    assert parsed == Command(name, args)
+    assert isinstance(parsed, Command)
+    assert not parsed.mistyped
+
+
+@pytest.mark.parametrize(("text", "nearest"), table("Mistyped commands"))
+def test_the_page_tells_how_mistyped_commands_are_answered(text: str, nearest: str) -> None:
+    parsed = parse(text, NAMES)
+    assert isinstance(parsed, Command)
+    assert parsed.mistyped or parsed.name not in NAMES
+    assert closest(parsed.name, NAMES) == nearest
+
+
+@pytest.mark.parametrize(("text", "_why"), table("Dollars that are spoken"))
+def test_the_page_tells_which_dollars_are_spoken(text: str, _why: str) -> None:
+    assert spoken(text).turns == (Turn(0, text, 0, False),)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("form", ["${}$", "  ${}$\n", "${} 1$", "${}$ 1", "${} $", "$ {}$", "$${}$$"])
+def test_every_command_is_found_in_any_case_and_form(name: str, form: str) -> None:
+    args = "1" if "1" in form else ""
+    assert parse(form.format(name)) == parse(form.format(name.lower())) == Command(name, args)
+
+
+def test_a_command_is_a_command_whether_or_not_there_is_one() -> None:
+    assert parse("$NOPE$", NAMES) == Command("NOPE")
+
+
+@pytest.mark.parametrize("text", ["$CLEAR", "CLEAR$", "$clear", "$CLAER", "$CLEAR4", "$CLEAR||Hi."])
+def test_a_word_with_one_dollar_alone_is_mistyped_without_knowing_the_names(text: str) -> None:
+    parsed = parse(text)
+    assert isinstance(parsed, Command)
+    assert parsed.mistyped
+
+
+@pytest.mark.parametrize(
+    "text", ["$", "$$$", "$_$", "$ 5 $", "A$AP Rocky", "Save $5", "Set it to 20$", "||$CLEAR$"]
+)
+def test_text_with_dollars_is_spoken(text: str) -> None:
+    assert squeezed("".join(turn.text for turn in spoken(text).turns)) == squeezed(text).replace("||", "")
+
+
+@pytest.mark.parametrize("name", ["", " ", "$", "zzzz", "x" * 100_000])
+def test_nothing_is_suggested_for_what_is_like_no_command(name: str) -> None:
+    assert closest(name, NAMES) is None
+
+
+def test_the_nearest_name_is_given_as_the_registry_writes_it() -> None:
+    assert closest("$CLAER$", ["clear", "set"]) == "clear"
+    assert closest("CLEAR", []) is None
+
+
+# --- rendering and spans ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "rendered"),
+    [
+        (SEED_LINE, SEED_LINE),
+        (" a ||  b|| ", "a||b"),
+        ("||Hi.", "||Hi."),
+        ("Hello! 1", "Hello!1"),
+        ("It was 2024. 1", "It was 2024. 1"),
+        ("Hello.-05", "Hello.-5"),
+        ("a| ||b", "a| ||b"),
+        ("$set x 1$", "$SET$ x 1"),
+        ("$clear$", "$CLEAR$"),
+    ],
+)
+def test_rendered_text_is_plain(text: str, rendered: str) -> None:
+    assert render(parse(text)) == rendered
+
+
+@pytest.mark.parametrize("text", ["mp3", "a||b", "$CLEAR$", " Hi.", ""])
+def test_a_line_that_no_text_can_mean_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="no text means"):
+        render(Line((Turn(0, text, 0, False),)))
+
+
+@pytest.mark.parametrize(
+    "turn", [Turn(0, "mp3", 1, True), Turn(0, "Hi.", 1, False), Turn(0, "Hi.", 100, True)]
+)
+def test_an_offset_that_no_text_can_mean_is_refused(turn: Turn) -> None:
+    with pytest.raises(ValueError, match="no text means"):
+        render(Line((turn,)))
+
+
+@unhurried
+@given(TEXTS, st.sampled_from([(), NAMES]))
+@example("$voice-05", NAMES)
+@example("$CLEAR x$||", ())
+@example("CLEAR$ x$||y", NAMES)
+@example("$ŉ$", ())
+def test_rendered_text_means_the_same(text: str, names: tuple[str, ...]) -> None:
+    parsed = parse(text, names)
+    assert parse(render(parsed), names) == parsed
+    assert parse(render(parsed)) == parsed
+
+
+@unhurried
+@given(TEXTS, st.sampled_from([(), NAMES]))
+def test_text_is_never_lost_or_invented(text: str, names: tuple[str, ...]) -> None:
+    parsed = parse(text, names)
+    if isinstance(parsed, Command):
+        rest = squeezed(text).replace("$", "").upper()
+        assert rest == squeezed(parsed.name + parsed.args).replace("$", "").upper()
+        return
+    segments = dict(enumerate(text.split(SEPARATOR)))
+    for turn in parsed.turns:
+        segment = squeezed(segments.pop(turn.position))
+        assert segment.startswith(squeezed(turn.text))
+        number = segment[len(squeezed(turn.text)) :]
+        assert turn.written == bool(number)
+        assert turn.offset == (int(number.replace("−", "-")) if turn.written else turn.position)
+    assert not squeezed("".join(segments.values()))
+
+
+@unhurried
+@given(TEXTS, st.sampled_from([(), NAMES]))
+def test_spans_cover_the_text_and_agree_with_the_meaning(text: str, names: tuple[str, ...]) -> None:
+    found = spans(text, names)
+    assert [span.start for span in found] == [0, *(span.end for span in found)][: len(found)]
+    assert all(span.start < span.end for span in found)
+    assert (found[-1].end if found else 0) == len(text)
+
+    def of(kind: str) -> list[str]:
+        pieces = [text[span.start : span.end].strip() for span in found if span.kind == kind]
+        return [piece for piece in pieces if piece]
+
+    parsed = parse(text, names)
+    if isinstance(parsed, Command):
+        assert "".join(of("command-args")) == parsed.args
+        assert squeezed("".join(of("command"))).replace("$", "").upper() == parsed.name
+        assert not of("text")
+        return
+    assert of("text") == [turn.text for turn in parsed.turns]
+    assert [int(o.replace("−", "-")) for o in of("offset")] == [t.offset for t in parsed.turns if t.written]
+    assert len(of("separator")) == text.count(SEPARATOR)
+    assert not of("command")
+
+
+def test_spans_tell_the_lexer_what_to_colour() -> None:
+    def kinds(text: str) -> list[tuple[str, str]]:
+        return [(text[span.start : span.end], span.kind) for span in spans(text)]
+
+    offset = [("Hi. ", "text"), ("||", "separator"), (" Ho! ", "text"), ("1", "offset"), (" ", "text")]
+    command = [(" ", "text"), ("$SET ", "command"), ("top-k 5", "command-args"), ("$", "command")]
+    assert kinds("Hi. || Ho! 1 ") == offset
+    assert kinds(" $SET top-k 5$") == command
+    assert kinds("||||") == [("||", "separator"), ("||", "separator")]
+    assert kinds("") == []
+
+
+# --- work -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "work", [parse, spans, lambda text: render(parse(text))], ids=["parse", "spans", "render"]
+)
+def test_work_grows_with_the_length_only(work: Callable[[str], Any]) -> None:
+    for text in LONG:
+        assert_work_grows_with_the_length_only(work, text)
+
+
+@pytest.mark.parametrize("char", RUNS)
+def test_a_long_run_of_one_character_keeps_its_meaning(char: str) -> None:
+    """Long enough that an expression that goes back over it would not come to an end."""
+    for text in (char * 100_000 + "a", "$a" + char * 100_000 + "$"):
+        assert parse(render(parse(text))) == parse(text)
