@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from csm_repl.events import Audio, Event, LineDone, Notice, Progress, Stopped, TurnDone
-from csm_repl.front.jobs import Interrupts, run_job
+from csm_repl.front.jobs import run_job
 from csm_repl.studio import Studio
 from csm_repl.studio.commands import run_line
 from tests.support.faults import Fault
@@ -118,25 +118,3 @@ def test_a_stop_before_any_sound_says_that_nothing_was_made(endless: Studio) -> 
     endless.settings = endless.settings.with_value("trim_tail", True, "test")
     assert run_job(run_line(endless, "Hi."), listen)
     assert of_type(events, Stopped)
-
-
-def test_the_second_interrupt_within_two_seconds_counts_as_leaving() -> None:
-    now = [0.0]
-    interrupts = Interrupts(clock=lambda: now[0])
-    assert not interrupts.note()
-    now[0] = 1.9
-    assert interrupts.note()
-    now[0] = 10.0
-    assert not interrupts.note()
-    now[0] = 12.1
-    assert not interrupts.note()
-
-
-def test_an_interrupt_while_a_job_without_order_of_its_own_runs_stops_it() -> None:
-    def job() -> object:
-        yield Notice("one")
-        raise KeyboardInterrupt
-
-    seen: list[Event] = []
-    assert run_job(job(), seen.append)  # type: ignore[arg-type]
-    assert [type(event) for event in seen] == [Notice, Stopped]
