@@ -143,7 +143,7 @@ def test_time_ends_a_run_in_good_order(make: MakeTrainer) -> None:
     events = list(make(max_steps=None, epochs=1e6, max_minutes=0.005).run())
     finished = events[-1]
     assert isinstance(finished, Finished)
-    assert "minutes are over" in finished.reason
+    assert "minutes are up" in finished.reason
     assert [event.kind for event in of_kind(events, CheckpointSaved)] == ["best", "state"]
     steps = of_kind(events, StepDone)
     assert steps[-1].lr < steps[1].lr
