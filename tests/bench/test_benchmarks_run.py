@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import batch, codec_slots, conversation, first_audio, gpu, parts
+from bench import batch, codec_slots, conversation, first_audio, gpu, joining, parts
 from bench.peers.base import Job, Take
 from bench.report import print_table
 from csm_repl.errors import UsageError
@@ -55,6 +55,12 @@ def test_first_audio() -> None:
     assert list(found) == ["cached", "cold"]
     assert positive(found)
     assert all(state["first_frame_s"] < state["first_audio_s"] for state in found.values())
+
+
+def test_joining() -> None:
+    found = joining.measure("none", arguments(chunks="8,30", context=30, frames=4, rounds=1))
+    assert list(found) == ["8", "30"]
+    assert positive(found)
 
 
 def test_codec_slots() -> None:
@@ -150,6 +156,7 @@ COMMANDS = {
     "frame": ["--peers", "ours,plain-int8,codec", "--context", "10", "--frames", "2", "--rounds", "1"],
     "batch": ["--slots", "1,2", "--modes", "none", "--context", "10", "--frames", "2", "--rounds", "1"],
     "conversation": ["--turns", "2", "--frames", "3", "--text", "4", "--peers", "cached,uncached"],
+    "joining": ["--modes", "none", "--chunks", "8", "--context", "10", "--frames", "4", "--rounds", "1"],
     "first_audio": ["--modes", "none", "--context", "10", "--rounds", "1"],
     "overlap": ["--frames", "4", "--context", "10", "--rounds", "1", "--quantize", "none"],
     "codec_slots": ["--slots", "1,3", "--frames", "1,2", "--rounds", "1"],
