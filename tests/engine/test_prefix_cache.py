@@ -264,7 +264,7 @@ prompts = st.tuples(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.lists(prompts, min_size=1, max_size=5))
 def test_any_sequence_of_prompts_equals_fresh_engines(shared: Engine, sequence: list[Any]) -> None:
     """Few ids and codes, so that prompts share prefixes by chance; the engine is never emptied."""

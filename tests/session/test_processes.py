@@ -51,7 +51,9 @@ def _run_in_one_folder(root: str, who: int, n_takes: int, barrier, results) -> N
 
 
 def _race(target, root: Path, n_takes: int) -> dict[int, list[Path]]:
-    context = multiprocessing.get_context("spawn")
+    # The processes begin where torch has been imported.
+    multiprocessing.set_forkserver_preload([__name__])
+    context = multiprocessing.get_context("forkserver")
     barrier, results = context.Barrier(2), context.Queue()
     processes = [
         context.Process(target=target, args=(str(root), who, n_takes, barrier, results)) for who in (1, 2)
@@ -167,7 +169,9 @@ def _save(root: str, who: int, barrier, results) -> None:
 
 
 def test_of_two_processes_that_save_one_name_one_wins_whole(tmp_path):
-    context = multiprocessing.get_context("spawn")
+    # The processes begin where torch has been imported.
+    multiprocessing.set_forkserver_preload([__name__])
+    context = multiprocessing.get_context("forkserver")
     barrier, results = context.Barrier(2), context.Queue()
     processes = [context.Process(target=_save, args=(str(tmp_path), who, barrier, results)) for who in (1, 2)]
     for process in processes:

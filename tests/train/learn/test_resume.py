@@ -39,8 +39,11 @@ def stop_after(trainer: Trainer, step: int) -> None:
             return
 
 
-@pytest.mark.parametrize("options", [{}, {"mode": "lora", "lora_dropout": 0.2}], ids=["scratch", "lora"])
-@pytest.mark.parametrize("stop", [5, 8, 11])
+@pytest.mark.parametrize(
+    ("stop", "options"),
+    [(5, {}), (11, {}), (8, {"mode": "lora", "lora_dropout": 0.2})],
+    ids=["where it is saved", "behind it", "lora"],
+)
 def test_a_stopped_run_goes_on_bit_by_bit(
     tokenizer: Tokenizer, tmp_path: Path, stop: int, options: dict[str, Any]
 ) -> None:
