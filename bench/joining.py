@@ -35,7 +35,8 @@ def join(engine: Engine, job: Job, chunk: int, n_before: int, n_after: int) -> d
     engine.forget()
     ids = list(range(1, 17))
     speaking = engine.submit(TakeRequest(text_positions(ids, engine.n_codebooks), options, seed=1))
-    frames, joined_at, first_at, joining = [], 0.0, 0.0, -1
+    frames: list[float] = []
+    joined_at, first_at, joining = 0.0, 0.0, -1
     while not first_at or len(frames) < n_before + n_after:
         if len(frames) == n_before and joining < 0:
             joining = engine.submit(TakeRequest(ours.prompt(job), options, seed=2))
