@@ -198,8 +198,9 @@ class Engine:
 
     @property
     def n_open(self) -> int:
-        """Takes that are not over."""
-        return len(self._takes) + len(self._submitted)
+        """Takes that are not over, or whose end `step` has still to tell."""
+        untold = sum(isinstance(event, TakeEnded) for event in self._events)
+        return len(self._takes) + len(self._submitted) + untold
 
     def held(self, slot: int = 0) -> torch.Tensor:
         """What the valid positions of a slot hold, int64 [n, K + 1]."""

@@ -243,8 +243,9 @@ class Speech:
 
     @property
     def n_open(self) -> int:
-        """Turns that are not over."""
-        return len(self._turns) + len(self._submitted)
+        """Turns that are not over, or whose end `step` has still to tell."""
+        untold = sum(isinstance(event, TurnOver) for event in self._events)
+        return len(self._turns) + len(self._submitted) + untold
 
     def _step_until(self, ready: Callable[[], bool]) -> None:
         while not ready():
