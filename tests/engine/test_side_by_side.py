@@ -65,7 +65,7 @@ def one_by_one(model: CSM, requests: list[TakeRequest]) -> Said:
     return frames, ended
 
 
-@pytest.mark.parametrize("n_slots", [1, 3])
+@pytest.mark.parametrize("n_slots", [1, 4])
 def test_every_take_speaks_its_golden_tokens(
     n_slots: int, make_engine: MakeEngine, golden_model: CSM, golden_cases: list[Any]
 ) -> None:
