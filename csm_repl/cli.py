@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TextIO
 from csm_repl import __version__
 from csm_repl.errors import CsmReplError, ExitCode, UsageError
 from csm_repl.settings import Settings, load_settings, specs
+from csm_repl.terminal import held_interrupts
 
 __all__ = ["main"]
 
@@ -74,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(words: list[str]) -> ExitCode:
     if words[:1] in (["train"], ["merge"]):
-        from csm_repl.train.command import run_merge, run_train
+        with held_interrupts():
+            from csm_repl.train.command import run_merge, run_train
 
         return run_train(words[1:]) if words[0] == "train" else run_merge(words[1:])
     mode, values = _parse(words)
@@ -83,11 +85,13 @@ def _main(words: list[str]) -> ExitCode:
 
     start_logging(verbose=settings.verbose)
     if mode == "doctor":
-        from csm_repl.front.doctor import run_doctor
+        with held_interrupts():
+            from csm_repl.front.doctor import run_doctor
 
         return run_doctor(settings)
     if mode == "voices":
-        from csm_repl.front.doctor import run_voices
+        with held_interrupts():
+            from csm_repl.front.doctor import run_voices
 
         return run_voices(settings)
     return _speak(settings, mode)
@@ -110,7 +114,8 @@ def _speak(settings: Settings, script: str | None) -> ExitCode:
         return run_console(settings)
     if settings.out_file == "-" and _isatty(sys.stdout):
         raise UsageError("-o - would write sound to the terminal.", "Pipe it to a program, or name a file.")
-    from csm_repl.front.pipe import run_pipe
+    with held_interrupts():
+        from csm_repl.front.pipe import run_pipe
 
     return run_pipe(settings, None if script in (None, "-") else Path(str(script)))
 

@@ -1,15 +1,19 @@
-"""What every front end needs to write to a terminal: text that cannot steer it, and rich's console."""
+"""What every front end needs at a terminal: harmless text, rich's console, Ctrl-C at the right moment."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
+import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["defused", "open_console"]
+__all__ = ["defused", "held_interrupts", "open_console"]
 
 _SPACES = re.compile(r"[\t\n\v\f\r\x85\u2028\u2029]+")
 # Control characters, halves of surrogate pairs, and marks that turn the direction of writing around.
@@ -50,3 +54,22 @@ def open_console(color: str, file: TextIO | None = None) -> Console:
         emoji=False,
         highlight=False,
     )
+
+
+@contextlib.contextmanager
+def held_interrupts() -> Iterator[None]:
+    """Holds Ctrl-C back until the block is over.
+
+    For imports of libraries in C: an exception inside that of torch aborts the process, or is swallowed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if held:
+        signal.raise_signal(signal.SIGINT)

@@ -20,6 +20,7 @@ from csm_repl.codec.mimi_streams import MimiStreams
 from csm_repl.codec.slots import single_stream
 from csm_repl.errors import CheckpointError
 from csm_repl.files.companions import MIMI_REPO
+from csm_repl.terminal import held_interrupts
 
 __all__ = ["MimiCodec", "published_config"]
 
@@ -29,7 +30,7 @@ def _loaders() -> Any:
     # CUDA graphs allow one chunk size only.
     os.environ.setdefault("NO_TORCH_COMPILE", "1")
     os.environ.setdefault("NO_CUDA_GRAPH", "1")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), held_interrupts():
         warnings.simplefilter("ignore")
         from moshi.models import loaders
     return loaders

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from csm_repl.errors import ExitCode, UsageError
 from csm_repl.logs import start_logging
+from csm_repl.terminal import held_interrupts
 from csm_repl.train.flags import parse_merge, parse_train
 
 __all__ = ["run_merge", "run_train"]
@@ -28,7 +29,8 @@ def run_train(words: Sequence[str]) -> ExitCode:
     try:
         display.say("Loading.")
         _quieten()
-        from csm_repl.train.train_job import run_train_job
+        with held_interrupts():
+            from csm_repl.train.train_job import run_train_job
 
         return run_train_job(job, display)
     except KeyboardInterrupt:
@@ -48,7 +50,8 @@ def run_merge(words: Sequence[str]) -> ExitCode:
 
     display = open_display(job.settings, 1)
     _quieten()
-    from csm_repl.train.merge_job import run_merge_job
+    with held_interrupts():
+        from csm_repl.train.merge_job import run_merge_job
 
     return run_merge_job(job, display)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from csm_repl.audio import resample
 from csm_repl.errors import ClipError
+from csm_repl.terminal import held_interrupts
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -132,7 +133,8 @@ class WhisperTranscriber:
     def _load(self) -> Any:
         if not self.listens:
             raise ClipError("The clip has no transcript, and Whisper is off.", _BY_HAND)
-        import whisper
+        with held_interrupts():
+            import whisper
 
         source = self._source(whisper._MODELS)
         try:

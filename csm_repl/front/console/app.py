@@ -23,6 +23,7 @@ from csm_repl.front.printers import JsonPrinter, Printer
 from csm_repl.front.printers.rich import RichPrinter, open_console
 from csm_repl.settings import Settings
 from csm_repl.studio.commands import run_line
+from csm_repl.terminal import held_interrupts
 
 if TYPE_CHECKING:
     from csm_repl.studio import Studio
@@ -68,11 +69,12 @@ def _open_sink(settings: Settings, stack: contextlib.ExitStack) -> AudioSink | N
 
 def _open_studio(settings: Settings, printer: Printer) -> Studio:
     if not isinstance(printer, RichPrinter):
-        from csm_repl.studio import open_studio
+        with held_interrupts():
+            from csm_repl.studio import open_studio
 
         return open_studio(settings, say=printer.say)
     # torch alone takes seconds to import.
-    with printer.busy("Starting."):
+    with printer.busy("Starting."), held_interrupts():
         from csm_repl.studio import open_studio
     with contextlib.ExitStack() as spinner:
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,16 @@ def test_an_unforeseen_error_is_one_paragraph_and_the_model_stays(
     debugging = start(quick_checkpoint, "--debug", PYTHONPATH=paths, columns=200)
     debugging.see(r"^0 anna>$")
     debugging.enter("$STATUS$", r"^Traceback")
+
+
+def test_ctrl_c_while_libraries_are_imported_leaves_in_order(start: Start, quick_checkpoint: Path) -> None:
+    """An exception inside the import of torch aborts the process, or is swallowed: about one try in seven."""
+    for wait_s in (0.0, 0.2, 0.5, 0.9):
+        console = start(quick_checkpoint)
+        console.see(r"Starting\.")
+        time.sleep(wait_s)
+        console.send(CTRL_C)
+        assert console.exit_code() == 130
 
 
 def test_something_is_on_the_screen_at_once(start: Start, quick_checkpoint: Path) -> None:

@@ -1,0 +1,53 @@
+"""Ctrl-C is held back while libraries are imported."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+from csm_repl.terminal import held_interrupts
+
+
+def test_an_interrupt_comes_when_the_block_is_over() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - the block must get to its end
+        with held_interrupts():
+            signal.raise_signal(signal.SIGINT)
+            done.append("imported")
+        done.append("never")
+    assert done == ["imported"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_goes_to_the_handler_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    try:
+        with held_interrupts():
+            signal.raise_signal(signal.SIGINT)
+            assert heard == []
+        assert heard == [signal.SIGINT]
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_an_error_of_the_block_is_not_replaced() -> None:
+    with pytest.raises(ImportError), held_interrupts():  # noqa: PT012
+        signal.raise_signal(signal.SIGINT)
+        raise ImportError("no such library")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_other_threads_have_nothing_to_hold() -> None:
+    done = []
+
+    def work() -> None:
+        with held_interrupts():
+            done.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [True]
