@@ -62,7 +62,8 @@ def held_interrupts() -> Iterator[None]:
 
     For imports of libraries in C: an exception inside that of torch aborts the process, or is swallowed.
     """
-    if threading.current_thread() is not threading.main_thread():
+    # A handler that was not set from Python is None, and could not be put back.
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
         yield
         return
     held: list[int] = []

@@ -53,6 +53,15 @@ def test_an_error_of_the_block_is_not_replaced() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_handler_that_python_cannot_put_back_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the program is embedded."""
+    monkeypatch.setattr(signal, "getsignal", lambda _: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: pytest.fail("the handler was replaced"))
+    with held_interrupts():
+        pass
+    monkeypatch.undo()
+
+
 def test_other_threads_have_nothing_to_hold() -> None:
     done = []
 
