@@ -43,7 +43,9 @@ class ExitCode(IntEnum):
     USAGE = 2
     MODEL_UNAVAILABLE = 3
     DEVICE = 4
+    HUNG_UP = 129
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 class CsmReplError(Exception):

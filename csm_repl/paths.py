@@ -1,10 +1,23 @@
-"""Where this user's files of the program lie, as the platform has it."""
+"""Where this user's files of the program lie, as the platform has it, and what is unfinished among them."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import socket
+import sys
+import time
 from pathlib import Path
 
-__all__ = ["default_cache_dir", "log_file"]
+__all__ = ["default_cache_dir", "log_file", "remove_leftovers", "unfinished_path"]
+
+_UNFINISHED = re.compile(r"\.csm-repl-(?P<host>[0-9a-f]{8})-(?P<pid>\d{1,10})-[0-9a-f]{12}\.part")
+_FORGOTTEN_AFTER_S = 7 * 24 * 3600
 
 
 def default_cache_dir() -> Path:
@@ -18,3 +31,53 @@ def log_file() -> Path:
     import platformdirs
 
     return platformdirs.user_state_path("csm-repl") / "csm-repl.log"
+
+
+def unfinished_path(folder: Path) -> Path:
+    """A name in `folder` that nobody has, for a file or folder that gets its real name when it is complete.
+
+    It says whose it is: `remove_leftovers` knows by it what a process that was killed has left.
+    """
+    return folder / f".csm-repl-{_host()}-{os.getpid()}-{secrets.token_hex(6)}.part"
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes from `folder` what was named by `unfinished_path` in a process that is gone. Best effort.
+
+    Nobody can ask whether a process of another machine lives (the folder may be a network share): what such
+    a one has left goes when it has not been written to for a week.
+    """
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            match = _UNFINISHED.fullmatch(entry.name)
+            if match is None:
+                continue
+            with contextlib.suppress(OSError):
+                if not _is_abandoned(match, entry):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    Path(entry.path).unlink()
+
+
+def _is_abandoned(match: re.Match[str], entry: os.DirEntry[str]) -> bool:
+    # On Windows, os.kill ends the process that it should only ask for.
+    if match["host"] == _host() and sys.platform != "win32":
+        return not _is_running(int(match["pid"]))
+    return time.time() - entry.stat(follow_symlinks=False).st_mtime > _FORGOTTEN_AFTER_S
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it runs, as another user
+        return True
+    return True
+
+
+@functools.cache
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
