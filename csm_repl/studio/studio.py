@@ -101,7 +101,7 @@ class Studio:
     @property
     def context_used(self) -> int:
         """Positions that the context of the primary speaker's next turn takes before its own text."""
-        return self.planner.n_context(self._heard(), {self.primary})
+        return self.planner.n_context(self._heard(), self.primary)
 
     def _heard(self) -> Heard:
         """What the next turn can hear."""
@@ -130,6 +130,7 @@ class Studio:
             yield from job.stop(self._waiting)
         except (RuntimeError, MemoryError) as error:
             told = self.failure(job, error)
+            yield from job.what_left()
             if told is error:
                 raise
             raise told from error
