@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from csm_repl.engine import SamplingOptions
-from csm_repl.errors import CsmReplError, LineError
+from csm_repl.errors import LineError
 from csm_repl.events import (
     Audio,
     Echo,
@@ -34,6 +34,7 @@ from csm_repl.speech import (
     Sound,
     Speech,
     SpeechEvent,
+    TurnFailed,
     TurnOver,
     TurnRequest,
     TurnResult,
@@ -127,7 +128,7 @@ class LineJob:
         """What an event of the turn that is being spoken means for the line; other turns' mean nothing.
 
         Raises:
-            LineError: the model had nothing to say.
+            LineError: the model had nothing to say, or gave no numbers.
             OutputError: the take cannot be written.
         """
         if event.turn != self.turn:
@@ -139,8 +140,11 @@ class LineJob:
         else:
             self.turn = None
             try:
+                if isinstance(event, TurnFailed):
+                    self.over = True
+                    raise event.error
                 yield from self._end_turn(event.result)
-            except CsmReplError:
+            except Exception:
                 yield from self.what_left()
                 raise
 
@@ -175,7 +179,7 @@ class LineJob:
         if turn is None:
             return None
         for event in waiting:
-            if isinstance(event, TurnOver) and event.turn == turn:
+            if isinstance(event, TurnOver | TurnFailed) and event.turn == turn:
                 return event.result
         return self._speech.stop(turn)
 
