@@ -74,6 +74,7 @@ class LineJob:
 
     Args:
         turns: at least one.
+        notices: warnings that go with the echo.
         heard: what the first of them hears.
         names: of all speakers, for notices.
         seeds: one for each turn.
@@ -88,6 +89,7 @@ class LineJob:
         self,
         turns: Sequence[LineTurn],
         *,
+        notices: Sequence[str],
         heard: Heard,
         names: Mapping[int, str],
         seeds: Iterator[int],
@@ -98,6 +100,7 @@ class LineJob:
         speech: Speech,
     ) -> None:
         self._turns = turns
+        self._notices = notices
         self._heard = heard
         self._names = names
         self._seeds = seeds
@@ -122,6 +125,8 @@ class LineJob:
     def start(self) -> Iterator[Event]:
         """Echoes the line and begins its first turn."""
         yield Echo(tuple(EchoTurn(turn.speaker, turn.voice, turn.text) for turn in self._turns))
+        for text in self._notices:
+            yield Notice(text, "warning")
         yield from self._begin_turn()
 
     def hear(self, event: SpeechEvent) -> Iterator[Event]:
