@@ -27,15 +27,22 @@ class LineLexer(Lexer):
     Args:
         names: the commands there are.
         primary: the primary speaker at this moment.
+        offsets: whether offsets can be written at this moment.
     """
 
-    def __init__(self, names: Collection[str], primary: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        names: Collection[str],
+        primary: Callable[[], int],
+        offsets: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._names = names
         self._primary = primary
+        self._offsets = offsets
 
     def lex_document(self, document: Document) -> Callable[[int], StyleAndTextTuples]:
         lines: list[StyleAndTextTuples] = [[]]
-        for style, text in fragments(document.text, self._names, self._primary()):
+        for style, text in fragments(document.text, self._names, self._primary(), offsets=self._offsets()):
             first, *others = text.split("\n")
             lines[-1].append((style, first))
             lines.extend([(style, other)] for other in others)
@@ -46,12 +53,14 @@ class LineLexer(Lexer):
         return get_line
 
 
-def fragments(text: str, names: Collection[str], primary: int) -> list[tuple[str, str]]:
+def fragments(
+    text: str, names: Collection[str], primary: int, *, offsets: bool = True
+) -> list[tuple[str, str]]:
     """`text` in pieces, each with its style."""
     result = []
     turn: list[Span] = []
     position = 0
-    for span in [*spans(text, names), None]:
+    for span in [*spans(text, names, offsets=offsets), None]:
         if span is not None and span.kind in {"text", "offset"}:
             turn.append(span)
             continue
