@@ -143,6 +143,12 @@ class RichPrinter:
         for hint in hints:
             self._print(Text(defused(hint), style="dim"))
 
+    def place(self, number: int, n_lines: int, command: str) -> None:
+        """Which line of a block comes now; a command's text too, which nothing else repeats."""
+        if not self._quiet:
+            text = defused(f"{number}/{n_lines}  {command}").rstrip()
+            self._print(Text(text, style="dim", no_wrap=True, overflow="ellipsis"))
+
     def gap(self) -> None:
         """An empty line, between what was shown and the next prompt."""
         if not self._quiet:
