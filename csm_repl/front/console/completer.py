@@ -20,7 +20,7 @@ __all__ = ["CommandCompleter", "begins_command", "closed_command", "is_left_open
 
 _NAME = re.compile(r"\s*\$([^\W\d_]*)\Z")
 _ARGUMENTS = re.compile(r"\s*\$([^\W\d_]+)\$?\s+([^$]*)\Z")
-_OPEN = re.compile(r"\s*\$([^\W\d_]+)(\s[^$|\n]*)?\Z")
+_OPEN = re.compile(r"\s*\$([^\W\d_]+)([ \t][^$|\n]*)?\Z")
 _VALUE_WORDS = ("on", "off", "auto", "random", "emacs", "vi")
 """Settings take these words or none; each is offered where the setting's own parser accepts it."""
 
