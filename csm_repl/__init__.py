@@ -13,11 +13,18 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["Generator", "Segment", "__version__", "generate_streaming_audio", "load_csm_1b"]
+__all__ = [
+    "Generator",
+    "Segment",
+    "__version__",
+    "generate_streaming_audio",
+    "load_csm_1b",
+    "load_csm_1b_local",
+]
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from csm_repl.api import Generator, Segment, generate_streaming_audio, load_csm_1b
+    from csm_repl.api import Generator, Segment, generate_streaming_audio, load_csm_1b, load_csm_1b_local
 
 
 def __getattr__(name: str) -> Any:

@@ -106,6 +106,7 @@ def open_model(
             quantize=placement.quantize,
             cache_dir=cache_dir if weight_cache else None,
             native=native_kernels,
+            say=say,
         )
         engine = open_engine(model, n_slots, compile=compile, cache_dir=cache_dir, say=say)
     except (RuntimeError, MemoryError) as error:

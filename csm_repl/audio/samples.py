@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -11,15 +12,30 @@ if TYPE_CHECKING:
 SAMPLE_RATE = 24_000
 """Hz; what the codec hears and speaks."""
 
+_CANCELLED = 100.0
+"""20 dB below the loudest channel only happens to recordings with one channel's polarity reversed."""
+
 
 def to_mono(x: torch.Tensor) -> torch.Tensor:
     """Downmix `[C, N]` to `[N]` by averaging; where channels cancel out, the loudest one is taken."""
     mono = x.mean(dim=0)
     power = x.double().square().mean(dim=1)
-    # 20 dB below the loudest channel only happens to recordings with one channel's polarity reversed.
-    if x.shape[0] > 1 and mono.double().square().mean() < power.max() / 100:
+    if x.shape[0] > 1 and mono.double().square().mean() < power.max() / _CANCELLED:
         return x[int(power.argmax())]
     return mono
+
+
+_FILTER_WIDTH = 6
+_ROLLOFF = 0.99
+"""torchaudio's own; `Resampler` has to know how far the filter reaches."""
+_PIECE = 1 << 16
+"""Samples that are resampled at once: worth making the filter for. Always as many, because the convolution
+keeps a plan, of megabytes, for each length that it meets."""
+
+
+def _ratio(from_rate: int, to_rate: int) -> Fraction:
+    # The filter bank grows with the ratio's terms: 44101 -> 24000 Hz as it stands takes gigabytes.
+    return Fraction(to_rate, from_rate).limit_denominator(1_000)
 
 
 def resample(x: torch.Tensor, from_rate: int, to_rate: int) -> torch.Tensor:
@@ -32,10 +48,80 @@ def resample(x: torch.Tensor, from_rate: int, to_rate: int) -> torch.Tensor:
         return x
     from torchaudio.functional import resample as torchaudio_resample
 
-    # The filter bank grows with the ratio's terms: 44101 -> 24000 Hz as it stands takes gigabytes.
-    ratio = Fraction(to_rate, from_rate).limit_denominator(1_000)
-    resampled: torch.Tensor = torchaudio_resample(x, ratio.denominator, ratio.numerator)
+    ratio = _ratio(from_rate, to_rate)
+    resampled: torch.Tensor = torchaudio_resample(
+        x, ratio.denominator, ratio.numerator, lowpass_filter_width=_FILTER_WIDTH, rolloff=_ROLLOFF
+    )
     return resampled
+
+
+class Resampler:
+    """`resample` for sound that comes in pieces: what comes out, joined, is what the whole would give."""
+
+    def __init__(self, from_rate: int, to_rate: int) -> None:
+        import torch
+
+        self._rates = from_rate, to_rate
+        ratio = _ratio(from_rate, to_rate)
+        self._up, self._down = ratio.numerator, ratio.denominator
+        reach = math.ceil(_FILTER_WIDTH * self._down / (_ROLLOFF * min(self._up, self._down)))
+        # Whole steps of the ratio, so that every piece begins on a sample of both rates.
+        self._margin = self._down * math.ceil(reach / self._down)
+        self._step = self._down * math.ceil(_PIECE / self._down)
+        self._kept = torch.zeros(self._margin)
+        """What has not come out yet, behind as much as the filter needs of what has."""
+
+    def push(self, x: torch.Tensor) -> torch.Tensor:
+        """Float32 `[N]` -> the float32 `[M]` that no later piece can change."""
+        import torch
+
+        if self._up == self._down:
+            return x
+        self._kept = torch.cat([self._kept, x])
+        out = []
+        while self._kept.shape[0] >= 2 * self._margin + self._step:
+            piece = resample(self._kept[: 2 * self._margin + self._step], *self._rates)
+            out.append(piece[self._at(self._margin) : self._at(self._margin + self._step)])
+            self._kept = self._kept[self._step :].clone()
+        return torch.cat(out) if out else x[:0]
+
+    def finish(self) -> torch.Tensor:
+        """What is left, float32 `[M]`."""
+        if self._up == self._down:
+            return self._kept[:0]
+        return resample(self._kept, *self._rates)[self._at(self._margin) :]
+
+    def _at(self, n: int) -> int:
+        return n // self._down * self._up
+
+
+class Downmix:
+    """`to_mono` for sound that comes in pieces. Where channels cancel out, `cancelled` says so at the end."""
+
+    def __init__(self) -> None:
+        self._mono_power = 0.0
+        self._power: Any = None
+
+    def push(self, block: Any) -> Any:
+        """Float32 array `[N, C]` -> float32 array `[N]`."""
+        import numpy as np
+
+        n_channels = block.shape[1]
+        if n_channels == 1:
+            return block[:, 0]
+        mono = block @ np.full(n_channels, 1 / n_channels, np.float32)
+        with np.errstate(over="ignore"):
+            self._mono_power += float(np.square(mono).sum(dtype=np.float64))
+            power = np.square(block).sum(axis=0, dtype=np.float64)
+        self._power = power if self._power is None else self._power + power
+        return mono
+
+    @property
+    def cancelled(self) -> int | None:
+        """The channel to take instead; None where the mean is good."""
+        if self._power is None or self._mono_power >= self._power.max() / _CANCELLED:
+            return None
+        return int(self._power.argmax())
 
 
 def normalise_level(

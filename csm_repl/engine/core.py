@@ -28,7 +28,7 @@ from csm_repl.engine.mailbox import Mailbox
 from csm_repl.engine.request import Ended, Frame, TakeEnded, TakeRequest
 from csm_repl.engine.sampling import SamplingOptions, TakeNoise
 from csm_repl.engine.slot import Slot
-from csm_repl.engine.step import EagerRunner, MakeRunner
+from csm_repl.engine.step import BROKEN, ENDED, EagerRunner, MakeRunner
 from csm_repl.engine.take import Generation, TakeState
 from csm_repl.model.csm import CSM
 
@@ -417,7 +417,7 @@ class Engine:
             if number == take.n_frames == 0 and take.id in self._takes and not take.noise.options.greedy
         }
         try:
-            while again := [slot for slot, (_, n) in left.items() if n and frames[slot, -1]]:
+            while again := [slot for slot, (_, n) in left.items() if n and frames[slot, -1] == ENDED]:
                 for slot in again:
                     take, n = left[slot]
                     left[slot] = (take, n - 1)
@@ -440,9 +440,14 @@ class Engine:
             if take.id not in self._takes or number != take.n_frames:
                 continue
             slot = _slot_of(take)
+            if frames[slot, -1] == BROKEN:
+                # What is wrong may be in any of the slot's keys and values.
+                self._slots[slot].n_cached = 0
+                self._finish(take, "broken")
+                continue
             if take.last is not None:
                 self._slots[slot].note_frame(take.n_prompt + number - 1, take.last)
-            if frames[slot, -1]:
+            if frames[slot, -1] == ENDED:
                 self._put_back_noise(take, after=launched)
                 self._finish(take, "end")
                 continue

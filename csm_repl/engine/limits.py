@@ -34,14 +34,19 @@ def check_prompt(prompt: torch.Tensor, model: CSM) -> None:
 
 def check_memory(model: CSM, n_slots: int) -> None:
     free = free_bytes(model.device)
-    if n_slots == 1 or free is None:
+    if free is None:
         return
     each = slot_bytes(model)
     n_fit = int(free * (1 - SPARE_SHARE)) // each
+    if n_slots > n_fit == 0:
+        raise OutOfMemoryError(
+            f"Keys and values of {model.config.max_positions} positions need {each / 1e9:.1f} GB; "
+            f"{free / 1e9:.1f} GB are free on {model.device}.",
+            "Close other programs, or use a shorter --context.",
+        )
     if n_slots > n_fit:
-        remedy = f"Use at most {n_fit} (--batch {n_fit})" if n_fit else "Close other programs"
         raise OutOfMemoryError(
             f"{n_slots} takes side by side need {n_slots * each / 1e9:.1f} GB for keys and values; "
             f"{free / 1e9:.1f} GB are free on {model.device}.",
-            f"{remedy}.",
+            f"Use at most {n_fit} (--batch {n_fit}).",
         )

@@ -11,8 +11,9 @@ from csm_repl.engine.sampling import SamplingOptions, TakeNoise
 
 __all__ = ["Ended", "Frame", "PromptTooLongError", "TakeEnded", "TakeRequest"]
 
-Ended = Literal["end", "cut", "context"]
-"""The all-zero frame came, the ceiling was reached, or no position is left."""
+Ended = Literal["end", "cut", "context", "broken"]
+"""The all-zero frame came, the ceiling was reached, no position is left, or the model gave NaN or infinity
+for the frame after those that were handed out."""
 
 
 class PromptTooLongError(ValueError):

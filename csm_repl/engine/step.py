@@ -18,7 +18,11 @@ from csm_repl.model.csm import CSM
 from csm_repl.model.kv_cache import KVCache
 from csm_repl.model.transformer import StepLayer, step_layer
 
-__all__ = ["EagerRunner", "FrameStep", "MakeRunner", "Runner"]
+__all__ = ["BROKEN", "ENDED", "EagerRunner", "FrameStep", "MakeRunner", "Runner"]
+
+ENDED = 1
+BROKEN = 2
+"""What is behind a frame's codes if all of them are 0, and if the model gave NaN or infinity for it."""
 
 NOISE_WIDTH = 64
 """Codes of a codebook that can get noise before the buffer grows: the default top-k of 50 fits."""
@@ -42,7 +46,7 @@ class FrameStep:
         config, device = model.config, model.device
         n_slots, n_codebooks = self.n_slots, config.n_codebooks
         self.out = torch.zeros(n_slots, n_codebooks + 1, dtype=torch.int64, device=device)
-        """Each slot's last frame, and 1 behind it if all its codes are 0."""
+        """Each slot's last frame, and behind it 0, `ENDED` or `BROKEN`."""
         self.positions = torch.zeros(n_slots, dtype=torch.int64, device=device)
         """Where `advance` puts each slot's last frame."""
         self.hidden = torch.zeros(n_slots, config.backbone.dim, dtype=model.dtype, device=device)
@@ -96,17 +100,24 @@ class FrameStep:
         """`hidden` and `noise` -> `out`, for these slots in rising order."""
         chosen, _ = self._choose(slots)
         noise = gumbel(self.noise[chosen], self.temperature[chosen])
+        hidden, cache = self.hidden[chosen], self._decoder_cache.slots(0, len(slots))
+        last = hidden
 
         def pick(logits: torch.Tensor, codebook: int) -> torch.Tensor:
+            nonlocal last
+            last = logits
             return pick_codes(logits, noise[:, codebook])
 
-        hidden, cache = self.hidden[chosen], self._decoder_cache.slots(0, len(slots))
         if self._run is None:
             codes = self.model.make_frames(hidden, cache, pick)
         else:
             codes = self.model.make_frames_evenly(hidden, cache, pick, self._run)
-        ended = (codes == 0).all(1, keepdim=True)
-        self.out[chosen] = torch.cat([codes, ended], dim=1)
+        # The last logits come after all keys and values of the depth decoder, so what is wrong in one of its
+        # passes is in them too. A sum is not finite if one of its terms is not.
+        total = hidden.sum(1, keepdim=True, dtype=torch.float32)
+        total = total + last.sum(1, keepdim=True, dtype=torch.float32)
+        ended = (codes == 0).all(1, keepdim=True).long()
+        self.out[chosen] = torch.cat([codes, torch.where(total.isfinite(), ended, BROKEN)], dim=1)
 
     def _choose(self, slots: Sequence[int]) -> tuple[slice | torch.Tensor, torch.Tensor | None]:
         """What picks these slots from a buffer: a slice if they are the first ones, else their numbers."""

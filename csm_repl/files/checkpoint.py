@@ -10,12 +10,10 @@ from typing import Any
 
 from csm_repl.errors import CheckpointError
 from csm_repl.files.config import ModelConfig, is_original, parse_config
-from csm_repl.files.json_files import read_config
+from csm_repl.files.json_files import DOWNLOAD_AGAIN, read_config
 from csm_repl.files.layouts import ORIGINAL, TRANSFORMERS, recipes
 
 __all__ = ["DOWNLOAD_AGAIN", "Checkpoint", "find_checkpoint", "shard_names", "weight_names"]
-
-DOWNLOAD_AGAIN = "Download the model again, or point --model at a complete copy."
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,11 @@ def find_checkpoint(folder: Path) -> Checkpoint:
     missing = [name for name in names if name not in available]
     if missing:
         raise CheckpointError(f"{folder} lacks {', '.join(missing)}.", DOWNLOAD_AGAIN)
-    return Checkpoint(folder, layout, config, tuple(folder / name for name in names))
+    weights = tuple(folder / name for name in names)
+    for path in weights:
+        if not path.is_file():  # a FIFO would be waited for
+            raise CheckpointError(f"{path} is no regular file.", DOWNLOAD_AGAIN)
+    return Checkpoint(folder, layout, config, weights)
 
 
 def _has_transformers_names(path: Path) -> bool:
@@ -91,7 +93,7 @@ def _has_transformers_names(path: Path) -> bool:
     """
     from safetensors import SafetensorError, safe_open
 
-    if path.suffix != ".safetensors":
+    if path.suffix != ".safetensors" or not path.is_file():
         return False
     try:
         with safe_open(path, framework="pt") as handle:

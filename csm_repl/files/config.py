@@ -94,7 +94,7 @@ def parse_config(config: Mapping[str, Any], *, source: str, transformers: bool =
         transformers: read transformers' keys even where the original's are there too.
 
     Raises:
-        CheckpointError: neither layout, or a value missing or of the wrong kind.
+        CheckpointError: neither layout, or a value missing, of the wrong kind or far out of range.
     """
     try:
         if is_original(config) and not transformers:
@@ -103,7 +103,7 @@ def parse_config(config: Mapping[str, Any], *, source: str, transformers: bool =
             return _parse_transformers(config)
     except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise CheckpointError(
-            f"{source} lacks a usable value: {error!r}.",
+            f"{source} lacks a usable value: {_reason(error)}.",
             "Use the config.json that was published with the weights.",
         ) from error
     raise CheckpointError(
@@ -113,23 +113,78 @@ def parse_config(config: Mapping[str, Any], *, source: str, transformers: bool =
     )
 
 
+def _reason(error: Exception) -> str:
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
+
+
+# Far beyond every model there is, and small enough that nothing breaks before it is said.
+_MOST = {
+    "num_layers": 1024,
+    "num_hidden_layers": 1024,
+    "audio_num_codebooks": 1024,
+    "num_codebooks": 1024,
+    "top_k": 2**31 - 1,
+}
+_MOST_OTHERS = 2**24
+_MAX_POSITIONS = 2**20
+
+
+def _whole(value: Any, key: str, most: int) -> int:
+    """A whole number from 1 to `most`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+        raise ValueError(f"{key} is {value!r}, not a whole number")
+    if not 1 <= value <= most:
+        raise ValueError(f"{key} is {value!r}, not from 1 to {most}")
+    return int(value)
+
+
+def _real(value: Any, key: str, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ValueError(f"{key} is {value!r}, not a number from {low:g} to {high:g}")
+    return float(value)
+
+
 def _count(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
-    """A whole number of at least one."""
-    number = int(config[key] if default is None else config.get(key, default))
-    if number < 1:
-        raise ValueError(f"{key} is {number}")
-    return number
+    value = config[key] if default is None else config.get(key, default)
+    return _whole(value, key, _MOST.get(key, _MOST_OTHERS))
+
+
+def _positions(config: Mapping[str, Any], key: str) -> int:
+    return _whole(config.get(key, 2048), key, _MAX_POSITIONS)
+
+
+def _rope(
+    base: Any, factor: Any, low: Any = 1.0, high: Any = 4.0, original_context: Any = 8192
+) -> RopeConfig:
+    found = RopeConfig(
+        base=_real(base, "rope_theta", 2.0, 1e12),
+        factor=_real(factor, "rope factor", 1.0, 1e6),
+        low_freq_factor=_real(low, "low_freq_factor", 1e-3, 1e6),
+        high_freq_factor=_real(high, "high_freq_factor", 1e-3, 1e6),
+        original_context=_whole(original_context, "original_max_position_embeddings", 2**30),
+    )
+    if found.high_freq_factor <= found.low_freq_factor:
+        raise ValueError(f"high_freq_factor is {high!r}, not above low_freq_factor, {low!r}")
+    return found
+
+
+def _norm_eps(value: Any) -> float:
+    return _real(value, "norm_eps", 1e-12, 0.1)
 
 
 def _parse_original(config: Mapping[str, Any]) -> ModelConfig:
-    sampling = config.get("sampling", {})
+    sampling = config.get("sampling") or {}
+    if not isinstance(sampling, Mapping):
+        raise ValueError(f"sampling is {sampling!r}")
     return ModelConfig(
         backbone=_from_flavor(config["backbone_flavor"]),
         decoder=_from_flavor(config["decoder_flavor"]),
         text_vocab_size=_count(config, "text_vocab_size"),
         audio_vocab_size=_count(config, "audio_vocab_size"),
         n_codebooks=_count(config, "audio_num_codebooks"),
-        temperature=float(sampling["temperature"]) if "temperature" in sampling else None,
+        temperature=_real(sampling["temperature"], "temperature", 0.0, 5.0)
+        if "temperature" in sampling
+        else None,
         top_k=_count(sampling, "top_k") if "top_k" in sampling else None,
     )
 
@@ -147,18 +202,16 @@ def _from_flavor(flavor: Any) -> TransformerConfig:
         dim=dim,
         intermediate_dim=_count(flavor, "intermediate_dim"),
         head_dim=dim // n_heads,
-        max_positions=_count(flavor, "max_seq_len", 2048),
-        norm_eps=float(flavor.get("norm_eps", 1e-5)),
-        rope=RopeConfig(
-            base=float(flavor.get("rope_base", 500_000)), factor=float(flavor.get("scale_factor", 32))
-        ),
+        max_positions=_positions(flavor, "max_seq_len"),
+        norm_eps=_norm_eps(flavor.get("norm_eps", 1e-5)),
+        rope=_rope(flavor.get("rope_base", 500_000), flavor.get("scale_factor", 32)),
     )
 
 
 def _parse_transformers(config: Mapping[str, Any]) -> ModelConfig:
     depth = config["depth_decoder_config"]
     return ModelConfig(
-        backbone=_from_llama(config, n_positions=_count(config, "max_position_embeddings", 2048)),
+        backbone=_from_llama(config, n_positions=_positions(config, "max_position_embeddings")),
         # transformers counts the depth decoder's positions in codebooks + 1; the tables are as long.
         decoder=_from_llama(depth, n_positions=2048),
         text_vocab_size=_count(config, "text_vocab_size"),
@@ -178,12 +231,12 @@ def _from_llama(config: Mapping[str, Any], *, n_positions: int) -> TransformerCo
         scaling = {"rope_theta": scaling["rope_theta"]} if "rope_theta" in scaling else {}
     elif kind != "llama3":
         raise ValueError(f"rope_scaling of type {kind!r} (only llama3 is known)")
-    rope = RopeConfig(
-        base=float(scaling.get("rope_theta", config.get("rope_theta", 500_000))),
-        factor=float(scaling.get("factor", 1.0)),
-        low_freq_factor=float(scaling.get("low_freq_factor", 1.0)),
-        high_freq_factor=float(scaling.get("high_freq_factor", 4.0)),
-        original_context=int(scaling.get("original_max_position_embeddings", 8192)),
+    rope = _rope(
+        scaling.get("rope_theta", config.get("rope_theta", 500_000)),
+        scaling.get("factor", 1.0),
+        scaling.get("low_freq_factor", 1.0),
+        scaling.get("high_freq_factor", 4.0),
+        scaling.get("original_max_position_embeddings", 8192),
     )
     return TransformerConfig(
         n_layers=_count(config, "num_hidden_layers"),
@@ -191,8 +244,8 @@ def _from_llama(config: Mapping[str, Any], *, n_positions: int) -> TransformerCo
         n_kv_heads=_count(config, "num_key_value_heads"),
         dim=dim,
         intermediate_dim=_count(config, "intermediate_size"),
-        head_dim=int(config.get("head_dim") or dim // n_heads),
+        head_dim=_whole(config.get("head_dim") or dim // n_heads, "head_dim", dim),
         max_positions=n_positions,
-        norm_eps=float(config.get("rms_norm_eps", 1e-5)),
+        norm_eps=_norm_eps(config.get("rms_norm_eps", 1e-5)),
         rope=rope,
     )

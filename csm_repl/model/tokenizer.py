@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 from csm_repl.errors import CheckpointError
+from csm_repl.files.json_files import read_config
 
 __all__ = ["Tokenizer"]
 
@@ -27,6 +28,8 @@ class Tokenizer:
         """
         from tokenizers import Tokenizer as Backend
 
+        if path.exists() and not path.is_file():  # a FIFO would be waited for
+            raise CheckpointError(f"{path} is no regular file.", "Download it again.")
         try:
             self._backend = Backend.from_file(str(path))
         except Exception as error:  # the Rust side raises plain Exception
@@ -60,16 +63,21 @@ class Tokenizer:
 
 def _special_names(path: Path) -> tuple[str, str]:
     config = path.with_name("tokenizer_config.json")
-    if not config.is_file():
+    if not config.exists():
         return _LLAMA_BOS, _LLAMA_EOS
-    try:
-        content = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{config} cannot be read: {error}.", "Download it again.") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{config} holds no JSON object.", "Download it again.")
-    names = []
-    for key, default in (("bos_token", _LLAMA_BOS), ("eos_token", _LLAMA_EOS)):
-        value = content.get(key, default)
-        names.append(value.get("content", default) if isinstance(value, dict) else value or default)
-    return names[0], names[1]
+    content = read_config(config)
+    return _name(content, "bos_token", _LLAMA_BOS, config), _name(content, "eos_token", _LLAMA_EOS, config)
+
+
+def _name(content: dict[str, Any], key: str, default: str, config: Path) -> str:
+    value = content.get(key)
+    if isinstance(value, dict):
+        value = value.get("content")
+    if value is None:
+        return default
+    if not isinstance(value, str):
+        raise CheckpointError(
+            f"{config} has a {key} that is no text but {type(value).__name__}.",
+            "Take the tokenizer_config.json of the model's repository.",
+        )
+    return value or default

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Limits", "OtherModelError", "get", "joined_codes", "read_turn", "turn_entry"]
 
+_MAX_CODES_BYTES = 64 * 2**20
+"""Hours of speech in one turn."""
 _FILE = re.compile(r"[0-9]{3,}\.(?:wav|npy)")
 _T = TypeVar("_T")
 
@@ -93,7 +95,8 @@ def read_turn(entry: Any, folder: Path, limits: Limits) -> ConversationTurn:
         seconds=_seconds(entry),
         seed=get(entry, "seed", int),
         ended=get(entry, "ended", str),
-        file=wav if wav is not None and wav.is_file() else None,
+        # A link may lead out of the session, to a file that is then played and copied as if it were a take.
+        file=wav if wav is not None and wav.is_file() and not wav.is_symlink() else None,
         in_context=get(entry, "in_context", bool),
         n_pieces_out=n_pieces_out,
     )
@@ -127,6 +130,10 @@ def _read_codes(path: Path, limits: Limits) -> torch.Tensor:
     import numpy as np
     import torch
 
+    # A FIFO would be waited for; an array of any size would be read.
+    if path.is_symlink() or not path.is_file() or path.stat().st_size > _MAX_CODES_BYTES:
+        path.stat()
+        raise ValueError(f"{path.name} holds no codes")
     with path.open("rb") as file:
         try:
             # numpy.load would open an archive as gladly.

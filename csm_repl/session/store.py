@@ -10,7 +10,6 @@ deleted, or, when it was replacing a session, the replaced one as `.NAME-….old
 from __future__ import annotations
 
 import errno
-import json
 import re
 import secrets
 import shutil
@@ -22,6 +21,7 @@ from typing import Any
 
 from csm_repl.audio import output_error, write_bytes_atomic
 from csm_repl.errors import LineError
+from csm_repl.files.json_files import read_json
 from csm_repl.session.conversation import Conversation
 from csm_repl.session.records import Limits, OtherModelError, get, joined_codes, read_turn, turn_entry
 from csm_repl.session.sidecars import codes_bytes, json_bytes
@@ -212,12 +212,12 @@ def _name_taken(folder: Path) -> LineError:
 
 def _read_json(folder: Path) -> dict[str, Any]:
     try:
-        data = json.loads((folder / _SESSION).read_text(encoding="utf-8"))
+        data = read_json(folder / _SESSION)
     except (FileNotFoundError, NotADirectoryError) as error:
         names = saved_names(folder.parent.parent)
         has = f"Saved are: {', '.join(names)}." if names else "None is saved yet; $SAVE name$ saves one."
         raise LineError(f"There is no saved session {folder.name}.", has) from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise _damaged(folder, error) from error
     if not isinstance(data, dict):
         raise _damaged(folder, ValueError(f"{_SESSION} holds no object"))

@@ -12,7 +12,7 @@ from csm_repl.speech.request import (
     TurnRequest,
     TurnResult,
 )
-from csm_repl.speech.speech import ContextNotice, FrameMade, Sound, Speech, SpeechEvent, TurnOver
+from csm_repl.speech.speech import ContextNotice, FrameMade, Sound, Speech, SpeechEvent, TurnFailed, TurnOver
 from csm_repl.speech.stages import MakeStage, Stage, tail_trimmer
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "SpeechEvent",
     "Stage",
     "TakeTimings",
+    "TurnFailed",
     "TurnOver",
     "TurnPiece",
     "TurnRequest",

@@ -4,8 +4,10 @@
     for event in speech.step(): ...
 
 One thread at a time makes steps; `submit` and `abort` may be called from any thread. A step that fails, in
-the engine or in the codec, costs no turn anything: the next one goes on. A turn's context is planned when a
-piece of it begins, and again when a take outgrows the room that its text was given.
+the engine or in the codec, costs no turn anything: the next one goes on. A turn that cannot go on, because
+its context cannot be planned or the model gives no numbers, ends with `TurnFailed`; the others go on. The
+context is planned when a piece of a turn begins, and again when a take outgrows the room that its text was
+given.
 """
 
 from __future__ import annotations
@@ -22,13 +24,18 @@ from itertools import pairwise
 import torch
 
 from csm_repl.codec import Codec, chunk_sizes
-from csm_repl.engine import Ended, Engine, TakeEnded, TakeNoise, TakeRequest
+from csm_repl.engine import Engine, TakeEnded, TakeNoise, TakeRequest
+from csm_repl.errors import LineError
 from csm_repl.session.conversation import Piece
 from csm_repl.speech.request import Cue, HowItEnded, TakeTimings, TurnPiece, TurnRequest, TurnResult
 from csm_repl.speech.stages import StageChain
 
-__all__ = ["ContextNotice", "FrameMade", "Sound", "Speech", "SpeechEvent", "TurnOver"]
+__all__ = ["ContextNotice", "FrameMade", "Sound", "Speech", "SpeechEvent", "TurnFailed", "TurnOver"]
 
+_BROKEN = (
+    "The model gave no numbers (NaN or infinity) for this turn, so it was ended.",
+    "Try another text, or $CLEAR$. If every turn ends so, use --dtype float32 or download the model again.",
+)
 MORE_ROOM = 512
 """Frames to make room for when a take outgrows what its text had been given."""
 
@@ -73,7 +80,18 @@ class TurnOver:
     result: TurnResult
 
 
-SpeechEvent = Sound | FrameMade | ContextNotice | TurnOver
+@dataclass(frozen=True, eq=False)
+class TurnFailed:
+    """The last event of a turn that cannot go on. The others do."""
+
+    turn: int
+    error: Exception
+    result: TurnResult
+    """What there is of it, as if it had been stopped."""
+
+
+SpeechEvent = Sound | FrameMade | ContextNotice | TurnOver | TurnFailed
+_LAST = (TurnOver, TurnFailed)
 
 
 class _Turn:
@@ -139,7 +157,7 @@ class _Turn:
             ceilings.append(self.piece.max_frames - len(self.piece_frames))
         return min(ceilings, default=None)
 
-    def end_piece(self, ended: Ended) -> None:
+    def end_piece(self, ended: HowItEnded) -> None:
         """The piece being said is over."""
         piece = self.left.popleft()
         if self.piece_frames:
@@ -187,13 +205,20 @@ class Speech:
         self._aborted.append(turn)
 
     def speak(self, request: TurnRequest) -> Iterator[SpeechEvent]:
-        """The events of one turn, the last one a `TurnOver`. Iterators may be read in several threads."""
+        """The events of one turn, the last one a `TurnOver`. Iterators may be read in several threads.
+
+        Raises:
+            LineError: the model gave NaN or infinity.
+            Exception: what planning the turn's context raised.
+        """
         queue: deque[SpeechEvent] = deque()
         turn = self._submit(request, queue)
         try:
             while True:
                 self._step_until(lambda: bool(queue))
                 event = queue.popleft()
+                if isinstance(event, TurnFailed):
+                    raise event.error
                 yield event
                 if isinstance(event, TurnOver):
                     return
@@ -235,16 +260,16 @@ class Speech:
             self._drop(stopped)
         return result
 
-    def _untold_end(self, turn: int) -> TurnOver | None:
+    def _untold_end(self, turn: int) -> TurnOver | TurnFailed | None:
         """Of a turn that ended in a step that was interrupted after it."""
         return next(
-            (event for event in self._events if isinstance(event, TurnOver) and event.turn == turn), None
+            (event for event in self._events if isinstance(event, _LAST) and event.turn == turn), None
         )
 
     @property
     def n_open(self) -> int:
         """Turns that are not over, or whose end `step` has still to tell."""
-        untold = sum(isinstance(event, TurnOver) for event in self._events)
+        untold = sum(isinstance(event, _LAST) for event in self._events)
         return len(self._turns) + len(self._submitted) + untold
 
     def _step_until(self, ready: Callable[[], bool]) -> None:
@@ -262,10 +287,14 @@ class Speech:
         spoken = [turn for turn in self._turns.values() if turn.slot is not None]
         try:
             for turn in spoken:
-                while turn.take is None and not turn.over:
-                    self._begin_piece(turn)
+                try:
+                    while turn.take is None and not turn.over:
+                        self._begin_piece(turn)
+                except Exception as error:
+                    self._fail(turn, error)
+            spoken = [turn for turn in spoken if turn.number in self._turns]
             self._make_frames({turn.take: turn for turn in spoken if turn.take is not None}, started)
-            self._decode(spoken, started)
+            self._decode([turn for turn in spoken if turn.number in self._turns], started)
         finally:
             now = time.perf_counter()
             for turn in spoken:
@@ -328,7 +357,10 @@ class Speech:
         turn.prefill_s += event.prefill_s
         turn.n_prefilled += event.n_prefilled
         turn.n_prompt = event.n_prompt
-        if event.ended == "context":
+        if event.ended == "broken":
+            turn.take = None
+            self._fail(turn, LineError(*_BROKEN))
+        elif event.ended == "context":
             # The context is planned anew, with what has been said so far as its end.
             turn.take, turn.room = None, MORE_ROOM
         else:
@@ -381,6 +413,11 @@ class Speech:
 
     def _finish(self, turn: _Turn) -> None:
         self._emit(turn, TurnOver(turn.number, self._result(turn)))
+        self._drop(turn)
+
+    def _fail(self, turn: _Turn, error: Exception) -> None:
+        turn.ended = "interrupted"
+        self._emit(turn, TurnFailed(turn.number, error, self._result(turn)))
         self._drop(turn)
 
     def _result(self, turn: _Turn) -> TurnResult:

@@ -5,6 +5,7 @@ A command takes the studio and its arguments and yields events.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COMMANDS",
     "CommandSpec",
+    "bare_word_hint",
     "command_names",
     "parse_input",
     "run_command",
@@ -29,6 +31,10 @@ __all__ = [
 ]
 
 Run = Callable[["Studio", str], Iterator[Event]]
+
+_BARE_WORD = re.compile(r"[/:\\]?([a-z]+|\?)(?:\(\))?", re.IGNORECASE)
+_OTHER_WORDS = {"?": "HELP", "QUIT": "EXIT", "Q": "EXIT"}
+"""What other programs call our commands."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,21 @@ COMMANDS: dict[str, CommandSpec] = {}
 def command_names() -> tuple[str, ...]:
     """For `grammar.parse` and `grammar.spans`, so that they know a mistyped command when they see one."""
     return tuple(COMMANDS)
+
+
+def bare_word_hint(text: str) -> str | None:
+    """What to answer to the bare word of a command (`exit`, `?`, `/help`, `quit()`); None: it is none.
+
+    For front ends with somebody at a keyboard, to show instead of speaking the line. In a pipe such a line
+    is text.
+    """
+    match = _BARE_WORD.fullmatch(text.strip())
+    word = match[1].upper() if match else ""
+    command = COMMANDS.get(_OTHER_WORDS.get(word, word))
+    if command is None:
+        return None
+    spoken = "" if word == "?" else f" To have the word spoken, put a full stop after it: {match[1]}."  # type: ignore[index]
+    return f"Nothing was spoken. Commands stand between dollar signs: {command.usage}.{spoken}"
 
 
 def run_line(studio: Studio, text: str) -> Iterator[Event]:

@@ -34,6 +34,7 @@ from csm_repl.speech import (
     Sound,
     Speech,
     SpeechEvent,
+    TurnFailed,
     TurnOver,
     TurnRequest,
     TurnResult,
@@ -125,7 +126,7 @@ class LineJob:
         """What an event of the turn that is being spoken means for the line; other turns' mean nothing.
 
         Raises:
-            LineError: the model had nothing to say.
+            LineError: the model had nothing to say, or gave no numbers.
             OutputError: the take cannot be written.
         """
         if event.turn != self.turn:
@@ -136,6 +137,9 @@ class LineJob:
             yield Progress(event.generated_s, event.elapsed_s)
         elif isinstance(event, ContextNotice):
             yield Notice(event.text)
+        elif isinstance(event, TurnFailed):
+            self.turn, self.over = None, True
+            raise event.error
         else:
             self.turn = None
             yield from self._end_turn(event.result)
@@ -164,7 +168,7 @@ class LineJob:
         if turn is None:
             return None
         for event in waiting:
-            if isinstance(event, TurnOver) and event.turn == turn:
+            if isinstance(event, TurnOver | TurnFailed) and event.turn == turn:
                 return event.result
         return self._speech.stop(turn)
 

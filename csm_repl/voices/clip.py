@@ -10,7 +10,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Literal
 
-from csm_repl.audio import SAMPLE_RATE, TooLongError, check_readable, read_audio, write_bytes_atomic
+from csm_repl.audio import SAMPLE_RATE, TooLongError, check_readable, read_mono, write_bytes_atomic
 from csm_repl.errors import ClipError, OutputError
 from csm_repl.voices.cache import ClipCache, content_digest
 from csm_repl.voices.prepare import CUT_IT, MAX_FILE_SECONDS, PrepareOptions, prepare_clip
@@ -62,10 +62,10 @@ class Recording:
     def samples(self) -> torch.Tensor:
         """float32 `[N]` at 24 kHz. ClipError where there is no using it."""
         try:
-            x, rate = read_audio(self.path, max_seconds=MAX_FILE_SECONDS)
+            x = read_mono(self.path, max_seconds=MAX_FILE_SECONDS)
         except TooLongError as error:
             raise ClipError(error.cause, CUT_IT) from error
-        samples = prepare_clip(x, rate, self._options)
+        samples = prepare_clip(x[None], SAMPLE_RATE, self._options)
         self.check_settled()
         return samples
 

@@ -116,7 +116,15 @@ class VoiceFolder:
 
     def name(self, speaker: int) -> str:
         """The name of the speaker's first clip that has one; 'speaker 1' where none has."""
-        return next((clip.name for clip in self.of(speaker) if clip.name), f"speaker {speaker}")
+        return self.speakers.get(speaker) or f"speaker {speaker}"
+
+    @property
+    def speakers(self) -> dict[int, str | None]:
+        """The speakers that have a voice, by number, each with its name; None where no clip has one."""
+        found: dict[int, str | None] = {}
+        for clip in self.clips:
+            found[clip.speaker] = found.get(clip.speaker) or clip.name
+        return found
 
     def refresh(self, *, retry: bool = False) -> list[Change]:
         """As `look`, in one go: what changed, for the user."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -95,3 +96,17 @@ def test_an_index_that_names_files_outside_its_folder_is_refused(sharded: Path, 
 def test_an_index_without_a_weight_map_is_named(sharded: Path, weight_map: Any) -> None:
     rewrite_index(sharded, lambda index: index.update(weight_map=weight_map))
     assert "has no weight_map" in error_of(sharded).cause
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_pipe_in_place_of_a_file_is_named_and_not_waited_for(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    error = error_of(folder)
+    assert name in error.cause
+    assert "no regular file" in error.cause
+
+
+def test_a_config_nested_without_end_is_named(folder: Path) -> None:
+    (folder / "config.json").write_text('{"a":' * 50_000)
+    assert "nested too deep" in error_of(folder).cause

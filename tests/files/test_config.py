@@ -120,6 +120,50 @@ BROKEN = {
     "odd heads": changed(HUB_TRANSFORMERS, head_dim=63),
     "negative layers": changed(HUB_TRANSFORMERS, num_hidden_layers=-2),
     "no positions": changed(HUB_TRANSFORMERS, max_position_embeddings=0),
+    "a billion layers": changed(HUB_TRANSFORMERS, num_hidden_layers=10**9),
+    "a billion codebooks": changed(HUB_ORIGINAL, audio_num_codebooks=10**9),
+    "a billion positions": changed(HUB_TRANSFORMERS, max_position_embeddings=10**9),
+    "vocabulary beyond memory": changed(HUB_ORIGINAL, text_vocab_size=10**12),
+    "vocabulary is true": changed(HUB_ORIGINAL, text_vocab_size=True),
+    "vocabulary is a numeral": changed(HUB_ORIGINAL, text_vocab_size="128256"),
+    "vocabulary is broken": changed(HUB_ORIGINAL, text_vocab_size=128256.5),
+    "vocabulary is not a number": changed(HUB_ORIGINAL, text_vocab_size=math.nan),
+    **{
+        f"norm_eps {value!r}": changed(HUB_TRANSFORMERS, rms_norm_eps=value)
+        for value in (0, -1e-5, 1.0, math.nan, math.inf, "1e-5", None, True)
+    },
+    **{
+        f"rope_theta {value!r}": changed(HUB_TRANSFORMERS, rope_theta=value)
+        for value in (0, -1.0, 1.0, math.nan, math.inf, 1e30, "500000")
+    },
+    **{
+        f"rope scaling {key} {value!r}": changed(
+            HUB_TRANSFORMERS, rope_scaling={**HUB_TRANSFORMERS["rope_scaling"], key: value}
+        )
+        for key, value in [
+            ("factor", 0),
+            ("factor", math.nan),
+            ("low_freq_factor", 0),
+            ("high_freq_factor", -1),
+            ("low_freq_factor", 4.0),
+            ("original_max_position_embeddings", 0),
+        ]
+    },
+    **{
+        f"sampling {key} {value!r}": changed(HUB_ORIGINAL, sampling={key: value})
+        for key, value in [
+            ("temperature", -0.1),
+            ("temperature", math.nan),
+            ("temperature", math.inf),
+            ("temperature", 99),
+            ("temperature", "hot"),
+            ("temperature", None),
+            ("top_k", 0),
+            ("top_k", 2.5),
+            ("top_k", "50"),
+        ]
+    },
+    "sampling is a list": changed(HUB_ORIGINAL, sampling=[0.9]),
     "depth lacks a size": changed(HUB_TRANSFORMERS, depth_decoder_config=changed(DEPTH, hidden_size=...)),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -156,3 +157,18 @@ def test_a_file_that_is_no_tokenizer_is_named(folder: Path, content: bytes) -> N
 def test_a_missing_tokenizer_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is no tokenizer"):
         Tokenizer(tmp_path / "tokenizer.json", vocab_size=VOCAB)
+
+
+@pytest.mark.parametrize("value", [["<s>"], 1, {"content": ["<s>"]}, {"content": 2}, True])
+def test_a_special_token_that_is_no_text_is_named(folder: Path, value: Any) -> None:
+    (folder / "tokenizer_config.json").write_text(json.dumps({"bos_token": value}))
+    with pytest.raises(CheckpointError, match="bos_token"):
+        Tokenizer(folder / "tokenizer.json", vocab_size=VOCAB)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_pipe_is_not_waited_for(folder: Path, name: str) -> None:
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with pytest.raises(CheckpointError, match="no regular file"):
+        Tokenizer(folder / "tokenizer.json", vocab_size=VOCAB)

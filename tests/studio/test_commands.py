@@ -7,7 +7,7 @@ import pytest
 from csm_repl.errors import LineError
 from csm_repl.events import LineDone, Notice, PlayFile, Quit, Table, TurnDone
 from csm_repl.studio import Studio
-from csm_repl.studio.commands import COMMANDS
+from csm_repl.studio.commands import COMMANDS, bare_word_hint
 from tests.support.studio import MakeStudio, of_type, say
 
 
@@ -216,3 +216,28 @@ def test_save_refuses_a_name_that_is_taken_or_leads_elsewhere(studio: Studio) ->
 
 def test_a_line_without_text_does_nothing(studio: Studio) -> None:
     assert [say(studio, line) for line in ("", "   ", "||", " || || ")] == [[], [], [], []]
+
+
+@pytest.mark.parametrize(
+    ("text", "usage"),
+    [
+        ("?", "$HELP$"),
+        ("help", "$HELP$"),
+        (" Exit ", "$EXIT$"),
+        ("quit", "$EXIT$"),
+        ("quit()", "$EXIT$"),
+        ("/clear", "$CLEAR$"),
+        (":q", "$EXIT$"),
+        ("HISTORY", "$HISTORY$"),
+        ("undo", "$UNDO$"),
+    ],
+)
+def test_the_bare_word_of_a_command_is_answered_with_the_command(text: str, usage: str) -> None:
+    hint = bare_word_hint(text)
+    assert hint is not None
+    assert usage in hint
+
+
+@pytest.mark.parametrize("text", ["", "help.", "Help me!", "hello", "exit 1", "exit||help", "$EXIT$", "??"])
+def test_other_lines_are_no_bare_words(text: str) -> None:
+    assert bare_word_hint(text) is None

@@ -34,6 +34,16 @@ def test_clips_go_to_the_speakers_that_their_names_say(root: Path, open_folder: 
     assert messages(changes)[2] == ("added", "Speaker 1 (anna) has the clip reference1-anna.wav, 1.0 s.")
 
 
+def test_speakers_with_a_voice_are_known_by_number_with_their_names(root: Path, open_folder: Open) -> None:
+    folder = open_folder()
+    assert folder.speakers == {}
+    for name in ("reference10", "reference1", "reference1-anna"):
+        record(root / f"{name}.wav")
+    (root / "reference4-bob.wav").write_bytes(b"no sound")
+    folder.refresh()
+    assert list(folder.speakers.items()) == [(1, "anna"), (10, None)]
+
+
 def test_unrelated_files_never_shift_a_speaker(root: Path, open_folder: Open) -> None:
     record(root / "reference1.wav")
     for name in ("a.wav", "reference (1).wav", "00.wav", "README.md", "reference.wav.part", ".DS_Store"):

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import torch
 
+from csm_repl.errors import CheckpointError
+from csm_repl.events import Say
 from csm_repl.files.checkpoint import Checkpoint
+from csm_repl.files.json_files import DOWNLOAD_AGAIN
 from csm_repl.files.layouts import Part, Recipe, recipes
 from csm_repl.model.csm import CSM
 from csm_repl.model.quantize import choose_kernels, empty_csm, is_quantized, quantize_parameter
@@ -29,6 +32,7 @@ def load_csm(
     quantize: str = "none",
     cache_dir: Path | None = None,
     native: bool = True,
+    say: Say = lambda _: None,
 ) -> CSM:
     """Loads and prepares a model.
 
@@ -39,9 +43,11 @@ def load_csm(
         quantize: none, int8 or int4 (see `quantize`), on a CUDA device also fp8.
         cache_dir: where converted weights are kept for the next start; None: not at all.
         native: whether to use the native kernels, where the device and dtype have any.
+        say: receives a sentence where the cached weights are damaged.
 
     Raises:
-        CheckpointError: a file is corrupt, a tensor is missing or has another shape than the config says.
+        CheckpointError: a file is corrupt, a tensor is missing, has another shape than the config says, or
+            holds what is no number.
         DeviceError: the kernels for quantised weights cannot be compiled for the device.
     """
     kernels = choose_kernels(quantize, device, dtype, native=native)
@@ -49,7 +55,9 @@ def load_csm(
     cache = None
     if cache_dir is not None:
         expected = model.state_dict()
-        cache = WeightCache(cache_dir, checkpoint, expected, dtype=dtype, quantize=quantize, kernels=kernels)
+        cache = WeightCache(
+            cache_dir, checkpoint, expected, dtype=dtype, quantize=quantize, kernels=kernels, say=say
+        )
     state = cache.load(device) if cache is not None else None
     if state is None:
         state = _convert(checkpoint, device=device, dtype=dtype, quantize=quantize, kernels=kernels)
@@ -86,6 +94,26 @@ def _convert(
 
 
 def _build(
+    recipe: Recipe, names: dict[Part, str], source: TensorSource, device: torch.device, dtype: torch.dtype
+) -> torch.Tensor:
+    out = _joined(recipe, names, source, device, dtype)
+    if not _is_finite(out):
+        for part in recipe.parts:
+            if not _is_finite(get_tensor(source, names[part])):
+                raise CheckpointError(f"{names[part]} holds NaN or infinity.", DOWNLOAD_AGAIN)
+        raise CheckpointError(
+            f"{names[recipe.parts[0]]} has numbers that are too big for {str(dtype).removeprefix('torch.')}.",
+            "Use --dtype bfloat16 or float32.",
+        )
+    return out
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    # A sum is not finite if one of its terms is not, and needs no memory.
+    return bool(tensor.sum(dtype=torch.float32).isfinite()) or bool(tensor.isfinite().all())
+
+
+def _joined(
     recipe: Recipe, names: dict[Part, str], source: TensorSource, device: torch.device, dtype: torch.dtype
 ) -> torch.Tensor:
     if len(recipe.parts) == 1 and not recipe.parts[0].half_rotated_heads:

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import torch
 
 from csm_repl.errors import CheckpointError
-from csm_repl.files.checkpoint import DOWNLOAD_AGAIN, Checkpoint
+from csm_repl.files.checkpoint import Checkpoint
+from csm_repl.files.json_files import DOWNLOAD_AGAIN
 from csm_repl.files.layouts import Part, Recipe
 
 __all__ = ["TensorSource", "check_parts", "get_tensor", "open_weights"]

@@ -2,7 +2,8 @@
 
 One file per model folder, dtype and way of storing quantised weights, keyed by the sizes and times of the
 published files. Losing the cache costs a conversion and nothing else: every failure here is logged and
-passed over.
+passed over. Each tensor has a checksum in the file, which a disk that lies or a copy that broke off would not
+pass; comparing them reads every weight once, as the first frame would.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from pathlib import Path
 
 import torch
 
+from csm_repl.events import Say
 from csm_repl.files.checkpoint import Checkpoint
 from csm_repl.model.quantize import storage_id, storage_name
+from csm_repl.paths import remove_leftovers, unfinished_path
 
 __all__ = ["WeightCache", "write_safetensors"]
 
-_FORMAT = 2
+_FORMAT = 3
 """Counts up when the fused parameters change their names or their order, or the file its layout."""
 _MIN_BYTES = 64 * 2**20
 """Smaller models convert faster than a file is found."""
@@ -52,6 +55,7 @@ class WeightCache:
         dtype: of what is not quantised.
         quantize: none, int8, fp8 or int4.
         kernels: what will multiply the weights (see `quantize.choose_kernels`).
+        say: receives a sentence where the file is damaged.
     """
 
     def __init__(
@@ -63,7 +67,9 @@ class WeightCache:
         dtype: torch.dtype,
         quantize: str = "none",
         kernels: str = "cpu",
+        say: Say = lambda _: None,
     ) -> None:
+        self._say = say
         files = [path.resolve() for path in checkpoint.weights]
         kind = str(dtype).removeprefix("torch.")
         facts = [
@@ -83,27 +89,36 @@ class WeightCache:
         self.path = self._folder / f"{self._family}{state}.safetensors"
 
     def load(self, device: torch.device) -> dict[str, torch.Tensor] | None:
-        """The converted parameters, mapped where they stay on the CPU; None: not there."""
-        from safetensors import SafetensorError
+        """The converted parameters, mapped where they stay on the CPU; None: not there, or not whole."""
+        from safetensors import SafetensorError, safe_open
         from safetensors.torch import load_file
 
+        remove_leftovers(self._folder)
         try:
             if not self.path.is_file():
                 return None
+            with safe_open(self.path, framework="pt") as handle:
+                written = handle.metadata() or {}
             state = load_file(self.path, device=str(device))
-        except (OSError, SafetensorError) as error:
+            self._check(state, written)
+        except (OSError, SafetensorError, ValueError) as error:
             log.warning("converted weights %s are unusable: %s", self.path, error)
-            return None
-        if _kinds(state) != self._expected:
-            log.warning("converted weights %s are of another model", self.path)
+            self._say("The converted weights on the disk are damaged, so they are made again.")
             return None
         return state
+
+    def _check(self, state: Mapping[str, torch.Tensor], written: Mapping[str, str]) -> None:
+        if _kinds(state) != self._expected:
+            raise ValueError("they are of another model")
+        for name, tensor in state.items():
+            if written.get(name) != _checksum(tensor):
+                raise ValueError(f"{name} is not what was written")
 
     def store(self, state: Mapping[str, torch.Tensor]) -> None:
         n_bytes = sum(tensor.nbytes for tensor in state.values())
         if n_bytes < _MIN_BYTES:
             return
-        temporary = self.path.with_suffix(f".tmp-{os.getpid()}")
+        temporary = unfinished_path(self._folder)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             for old in self._folder.glob(f"{self._family}*.safetensors"):
@@ -123,10 +138,15 @@ class WeightCache:
 def write_safetensors(state: Mapping[str, torch.Tensor], path: Path) -> None:
     """Writes a safetensors file tensor by tensor; nearly all tensors start at multiples of 64 bytes.
 
+    It is on the disk when this returns. The metadata has a checksum of each tensor (see `_checksum`).
+
     safetensors' own writer copies all tensors to the heap first, and starts them wherever the header ends.
     The format allows no gaps, so tensors of odd sizes come last.
     """
-    header, end = dict[str, object](), 0
+    header: dict[str, object] = {
+        "__metadata__": {name: _checksum(tensor.detach()) for name, tensor in state.items()}
+    }
+    end = 0
     names = sorted(state, key=lambda name: state[name].nbytes % _ALIGNMENT != 0)
     for name in names:
         tensor, start = state[name], end
@@ -144,6 +164,17 @@ def write_safetensors(state: Mapping[str, torch.Tensor], path: Path) -> None:
         for name in names:
             flat = state[name].detach().cpu().contiguous().view(-1)
             file.write(flat.view(torch.uint8).numpy().data)
+        file.flush()
+        # Before the file gets its name: after a loss of power it would else be there without its content.
+        os.fsync(file.fileno())
+
+
+def _checksum(tensor: torch.Tensor) -> str:
+    """The sum of a tensor's bytes as 64-bit integers, which wraps around: as fast as memory is read."""
+    flat = tensor.contiguous().view(-1).view(torch.uint8)
+    n_whole = len(flat) // 8 * 8
+    total = int(flat[:n_whole].view(torch.int64).sum()) if n_whole else 0
+    return f"{(total + int(flat[n_whole:].sum())) % 2**64:016x}"
 
 
 def _kinds(state: Mapping[str, torch.Tensor]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from csm_repl.audio import check_readable, read_audio
+from csm_repl.audio import SAMPLE_RATE, check_readable, read_mono
 from csm_repl.errors import ClipError
 from csm_repl.voices.cache import content_digest
 from csm_repl.voices.clip import file_stamp
@@ -65,7 +65,8 @@ class FileSound:
         return hashlib.sha256(json.dumps([digest, self.start_s, self.end_s]).encode()).hexdigest()
 
     def read(self, max_seconds: float) -> tuple[torch.Tensor, int]:
-        return read_audio(self.path, max_seconds=max_seconds, start_s=self.start_s, end_s=self.end_s)
+        samples = read_mono(self.path, max_seconds=max_seconds, start_s=self.start_s, end_s=self.end_s)
+        return samples[None], SAMPLE_RATE
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +102,7 @@ class RowSound:
         if isinstance(value, FileSound):
             return value.read(max_seconds)
         if isinstance(value, bytes):
-            return read_audio(io.BytesIO(value), max_seconds=max_seconds)
+            return read_mono(io.BytesIO(value), max_seconds=max_seconds)[None], SAMPLE_RATE
         samples, rate = value
         if samples.shape[1] / rate > max_seconds:
             raise ClipError(f"The sound is longer than {max_seconds:.0f} s.", "Cut it shorter.")

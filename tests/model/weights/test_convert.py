@@ -55,6 +55,26 @@ def test_a_missing_tensor_is_named(folder: Path) -> None:
     assert "backbone.layers.1.attn.k_proj.weight" in error_of(folder).cause
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_no_number_is_named(folder: Path, value: float) -> None:
+    name = "backbone.layers.1.attn.k_proj.weight"
+    tensor = load_file(folder / "model.safetensors")[name]
+    tensor[1, 2] = value
+    change(folder, backbone__layers__1__attn__k_proj__weight=tensor)
+    assert f"{name} holds NaN or infinity" in error_of(folder).cause
+
+
+def test_a_weight_that_float16_cannot_hold_is_the_dtypes_fault(folder: Path) -> None:
+    name = "projection.weight"
+    tensor = load_file(folder / "model.safetensors")[name].float()
+    tensor[0, 0] = 1e6
+    change(folder, projection__weight=tensor)
+    error = checked_error(lambda: load(folder, torch.float16))
+    assert name in error.cause
+    assert "bfloat16" in error.remedy
+    load(folder)
+
+
 def test_many_missing_tensors_are_counted(folder: Path) -> None:
     save_file({"other": torch.zeros(1)}, folder / "model.safetensors")
     assert "more" in error_of(folder).cause

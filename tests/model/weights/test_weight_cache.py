@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from csm_repl import paths
 from csm_repl.errors import CheckpointError
 from csm_repl.files.checkpoint import find_checkpoint
 from csm_repl.model.csm import CSM
@@ -195,3 +196,46 @@ def test_a_broken_checkpoint_is_not_cached(folder: Path, cache: Path) -> None:
     with pytest.raises(CheckpointError):
         load(folder, cache)
     assert not cache.exists()
+
+
+def test_a_damaged_file_is_made_again_and_that_is_said(
+    folder: Path, cache: Path, conversions: Conversions
+) -> None:
+    first = load(folder, cache)
+    (path,) = files(cache)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 64] = b"\xff" * 64
+    path.write_bytes(content)
+    said: list[str] = []
+    again = load_csm(
+        find_checkpoint(folder),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        cache_dir=cache,
+        say=said.append,
+    )
+    assert_equal(first, again)
+    assert len(said) == 1
+    assert "damaged" in said[0]
+    load(folder, cache)
+    assert conversions.n == 2
+
+
+@pytest.mark.parametrize("at", range(0, 40, 3))
+def test_no_changed_byte_passes_the_checksum(at: int) -> None:
+    tensor = torch.arange(41, dtype=torch.uint8)
+    changed = tensor.clone()
+    changed[at] += 1
+    assert weight_cache._checksum(tensor) != weight_cache._checksum(changed)
+
+
+def test_what_a_killed_process_left_is_cleared_away(folder: Path, cache: Path) -> None:
+    load(folder, cache)
+    (path,) = files(cache)
+    left = paths.unfinished_path(path.parent)
+    dead = left.with_name(left.name.replace(f"-{os.getpid()}-", f"-{2**22 + 1}-"))
+    dead.write_bytes(b"gigabytes")
+    load(folder, cache)
+    assert files(cache) == [path]
+    assert not dead.exists()

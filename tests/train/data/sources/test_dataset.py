@@ -37,7 +37,7 @@ def test_an_audio_column_is_read_without_being_decoded_by_datasets(tmp_path: Pat
     manifest = read_manifest(str(tmp_path / "set"))
     assert [entry.turns[0].text for entry in manifest.entries] == ["Row 0.", "Row 1.", "Row 2."]
     samples, rate = manifest.entries[1].turns[0].sound.read(30.0)
-    assert (rate, samples.shape) == (16_000, (1, 9_600))
+    assert (rate, samples.shape) == (24_000, (1, 14_400))
 
 
 def test_a_path_column_is_relative_to_the_data_sets_folder(tmp_path: Path) -> None:

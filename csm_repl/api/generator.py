@@ -1,38 +1,28 @@
-"""The Python API of the original project: code written for it runs after changing the import line.
-
-    from csm_repl import Segment, load_csm_1b
-
-    generator = load_csm_1b(device="cuda")
-    audio = generator.generate(text="Hello.", speaker=0, context=[], max_audio_length_ms=10_000)
-
-Added to it: streaming (`generate_stream`, `generate_streaming_audio`), seeds, a prefix cache (a context that
-starts like the last one is not computed again), and any CSM in either published layout. Unlike the original
-it puts no watermark into the sound.
-"""
+"""The loaded model as the original's `Generator`, and what it speaks after: `Segment`s."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from csm_repl.api.checks import checked_integer, checked_number, checked_text, mono_samples
 from csm_repl.audio import open_sink
 from csm_repl.audio.player import open_player
 from csm_repl.codec import Codec
 from csm_repl.engine import SamplingOptions, spoken_text
-from csm_repl.files.hub import DEFAULT_MODEL, find_model
-from csm_repl.loaded import LoadedModel, open_model
-from csm_repl.model.device import choose_placement
-from csm_repl.paths import default_cache_dir
+from csm_repl.loaded import LoadedModel
 from csm_repl.speech import FixedContext, Sound, Speech, TurnPiece, TurnRequest
 
-__all__ = ["Generator", "Segment", "generate_streaming_audio", "load_csm_1b"]
+__all__ = ["Generator", "Segment", "generate_streaming_audio"]
 
 _REMEMBERED_CLIPS = 64
 
@@ -43,8 +33,9 @@ class Segment:
 
     speaker: int
     text: str
-    audio: torch.Tensor
-    """Float [n_samples] at the generator's sample rate (24 kHz)."""
+    audio: torch.Tensor | np.ndarray[Any, Any]
+    """[n_samples] or [1, n_samples] at the generator's sample rate (24 kHz): floats between -1 and 1, or
+    integers of 8, 16 or 32 bits, which are scaled."""
 
 
 class Generator:
@@ -100,7 +91,8 @@ class Generator:
             Float32 [n_samples] on `device`.
 
         Raises:
-            ValueError: text and context are longer than the model's 2048 positions.
+            ValueError: an argument that cannot be spoken, by name; or text and context are longer than the
+                model's positions.
         """
         del stream
         chunks = self._speak(text, speaker, context, max_audio_length_ms, temperature, topk, seed)
@@ -123,10 +115,8 @@ class Generator:
         The chunks joined are what `generate` returns for the same seed. `on_chunk_generated` is called with
         each chunk before it is yielded.
         """
-        for samples in self._speak(text, speaker, context, max_audio_length_ms, temperature, topk, seed):
-            if on_chunk_generated is not None:
-                on_chunk_generated(samples)
-            yield samples
+        chunks = self._speak(text, speaker, context, max_audio_length_ms, temperature, topk, seed)
+        return chunks if on_chunk_generated is None else _shown(chunks, on_chunk_generated)
 
     def _speak(
         self,
@@ -139,34 +129,48 @@ class Generator:
         seed: int | None,
     ) -> Iterator[torch.Tensor]:
         engine, encode = self._model.engine, self._model.tokenizer.encode
-        if seed is None:
-            seed = int(torch.randint(2**62, ()))
-        ids = encode(spoken_text(speaker, text))
-        heard = FixedContext(
-            tuple(
-                (encode(spoken_text(item.speaker, item.text)), self._encode(item.audio)) for item in context
-            ),
-            engine.n_codebooks,
-        )
+        ids = encode(_spoken(speaker, text))
+        max_ms = checked_number(max_audio_length_ms, "max_audio_length_ms")
+        options = self._options(temperature, topk)
+        seed = int(torch.randint(2**62, ())) if seed is None else checked_integer(seed, "seed", 0, 2**63 - 1)
+        heard = FixedContext(tuple(self._heard(context)), engine.n_codebooks)
         n_positions = len(heard.plan([], ids, None, 0).prompt)
         if n_positions >= engine.max_positions:
-            raise ValueError(
-                f"Text and context take {n_positions} of the model's {engine.max_positions} positions: "
-                "give fewer or shorter segments."
-            )
-        max_frames = max(1, int(max_audio_length_ms / 1000 * self._model.codec.frame_rate))
-        request = TurnRequest(
-            (TurnPiece(text, ids, room=heard.min_room, max_frames=max_frames),),
-            heard,
-            self._options(temperature, topk),
-            seed,
+            raise self._too_long(n_positions)
+        max_frames = max(1, int(min(max_ms / 1000 * self._model.codec.frame_rate, engine.max_positions)))
+        piece = TurnPiece(text, ids, room=heard.min_room, max_frames=max_frames)
+        request = TurnRequest((piece,), heard, options, seed)
+        return (event.samples for event in self._speech.speak(request) if isinstance(event, Sound))
+
+    def _heard(self, context: Sequence[Segment]) -> Iterator[tuple[tuple[int, ...], torch.Tensor]]:
+        """Text ids and codes of every segment."""
+        if not isinstance(context, Iterable):
+            raise ValueError(f"context must be a list of segments, not {type(context).__name__}.")
+        codec, left = self._model.codec, self._model.engine.max_positions
+        for number, item in enumerate(context):
+            name = f"context[{number}]"
+            if not all(hasattr(item, field.name) for field in dataclasses.fields(Segment)):
+                raise ValueError(f"{name} must be a Segment, not {type(item).__name__}.")
+            ids = self._model.tokenizer.encode(_spoken(item.speaker, item.text, f"{name}."))
+            samples = mono_samples(item.audio, f"{name}.audio")
+            # Encoding what cannot fit may take more memory than there is.
+            left -= len(ids) + int(len(samples) / codec.sample_rate * codec.frame_rate)
+            if left <= 0:
+                raise self._too_long(self._model.engine.max_positions - left)
+            yield ids, self._encode(samples)
+
+    def _too_long(self, n_positions: int) -> ValueError:
+        return ValueError(
+            f"Text and context take {n_positions} of the model's {self._model.engine.max_positions} "
+            "positions: give fewer or shorter segments."
         )
-        for event in self._speech.speak(request):
-            if isinstance(event, Sound):
-                yield event.samples
 
     def _options(self, temperature: float | None, top_k: int | None) -> SamplingOptions:
         config, usual = self._model.config, SamplingOptions()
+        if temperature is not None:
+            temperature = checked_number(temperature, "temperature", zero=True)
+        if top_k is not None:
+            top_k = checked_integer(top_k, "topk", 1, 2**31 - 1)
         chosen_temperature = (temperature, config.temperature, usual.temperature)
         chosen_top_k = (top_k, config.top_k, usual.top_k)
         return SamplingOptions(
@@ -174,11 +178,8 @@ class Generator:
             next(value for value in chosen_top_k if value is not None),
         )
 
-    def _encode(self, audio: torch.Tensor) -> torch.Tensor:
+    def _encode(self, samples: torch.Tensor) -> torch.Tensor:
         """Codes [K, T] of a clip; a context comes again with every call, so they are remembered."""
-        if audio.ndim != 1:
-            raise ValueError(f"a segment's audio must be [n_samples], not {list(audio.shape)}")
-        samples = audio.detach().to("cpu", torch.float32).contiguous()
         key = hashlib.sha1(samples.numpy().tobytes()).hexdigest()
         with self._clips_lock:
             if key not in self._clips:
@@ -189,38 +190,17 @@ class Generator:
             return self._clips[key]
 
 
-def load_csm_1b(
-    device: str = "auto",
-    *,
-    model: str = DEFAULT_MODEL,
-    revision: str | None = None,
-    dtype: str = "auto",
-    quantize: str = "none",
-    native: bool = True,
-    offline: bool = False,
-    token: str | None = None,
-) -> Generator:
-    """Loads a CSM: CSM-1B from the hub, or any other.
+def _spoken(speaker: object, text: object, where: str = "") -> str:
+    number = checked_integer(speaker, f"{where}speaker", -(2**31), 2**31 - 1)
+    return spoken_text(number, checked_text(text, f"{where}text"))
 
-    Args:
-        device: auto, cuda, cuda:N, mps or cpu; an explicit one never falls back.
-        model: a name on the hub or a folder, in the original's or transformers' layout.
-        revision: branch, tag or commit on the hub.
-        dtype: auto, bfloat16, float16 or float32.
-        quantize: weights of the layers: none, int8, int4, fp8 on a newer GPU, or auto (int8 on a CPU,
-            else none).
-        native: whether the native kernels make the frames on a CPU; they need a C compiler, once.
-        offline: never touch the network.
-        token: access token of the hub.
 
-    Raises:
-        csm_repl.errors.ModelError: the model is not available; the message says what to do.
-        csm_repl.errors.DeviceError: the device is not, or cannot run the kernels of quantised weights.
-        csm_repl.errors.UsageError: there is no such dtype or quantisation, or not on this device.
-    """
-    placement = choose_placement(str(device), dtype, quantize)
-    files = find_model(model, revision=revision, offline=offline, token=token)
-    return Generator(open_model(files, placement, native_kernels=native, cache_dir=default_cache_dir()))
+def _shown(
+    chunks: Iterator[torch.Tensor], on_chunk_generated: Callable[[torch.Tensor], Any]
+) -> Iterator[torch.Tensor]:
+    for samples in chunks:
+        on_chunk_generated(samples)
+        yield samples
 
 
 def generate_streaming_audio(

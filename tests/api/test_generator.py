@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
@@ -154,6 +156,55 @@ def test_two_takes_can_be_read_in_turn(generator: Generator) -> None:
 def test_too_long_a_prompt_is_a_value_error(generator: Generator) -> None:
     with pytest.raises(ValueError, match="2048"):
         generator.generate("word " * 3000, 0, [])
+
+
+def test_too_long_a_clip_is_refused_before_it_is_encoded(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[torch.Tensor] = []
+    monkeypatch.setattr(generator.codec, "encode", calls.append)
+    hour = torch.zeros(1).expand(3600 * 24_000)
+    with pytest.raises(ValueError, match="2048"):
+        generator.generate("After an hour.", 0, [Segment(0, "Hours.", hour)])
+    assert not calls
+
+
+def test_a_clip_is_the_same_clip_whatever_holds_it(generator: Generator) -> None:
+    samples = torch.from_numpy(voiced(0.5, 110))
+    whole = (samples * 32767).round().to(torch.int16)
+    takes = [
+        generator.generate("Same.", 0, [Segment(0, "Hey.", audio)], 400, seed=7)
+        for audio in (whole.float() / 2**15, whole, whole.numpy()[None], (whole.double() / 2**15).numpy())
+    ]
+    assert all(torch.equal(take, takes[0]) for take in takes)
+
+
+BAD: list[tuple[str, dict[str, Any]]] = [
+    ("text", {"text": None}),
+    ("text", {"text": b"Hi."}),
+    ("speaker", {"speaker": "anna"}),
+    ("speaker", {"speaker": 0.5}),
+    ("context", {"context": None}),
+    (r"context\[0\] ", {"context": ["Hi."]}),
+    (r"context\[0\]\.audio", {"context": [Segment(0, "Hi.", torch.zeros(0))]}),
+    (r"context\[0\]\.audio", {"context": [Segment(0, "Hi.", torch.tensor([math.nan]))]}),
+    (r"context\[0\]\.text", {"context": [Segment(0, None, torch.zeros(9))]}),  # type: ignore[arg-type]
+    (r"context\[0\]\.speaker", {"context": [Segment(None, "Hi.", torch.zeros(9))]}),  # type: ignore[arg-type]
+    *(("max_audio_length_ms", {"max_audio_length_ms": value}) for value in (math.inf, 0, -5, math.nan, "1")),
+    *(("temperature", {"temperature": value}) for value in (math.nan, math.inf, -1, "hot")),
+    *(("topk", {"topk": value}) for value in (2.5, 0, -1, "50", math.nan)),
+    *(("seed", {"seed": value}) for value in ("x", 1.5, -1, 2**63)),
+]
+
+
+@pytest.mark.parametrize(("name", "wrong"), BAD)
+def test_an_argument_that_cannot_be_spoken_is_named(
+    generator: Generator, name: str, wrong: dict[str, Any]
+) -> None:
+    arguments: dict[str, Any] = {"text": "Hi.", "speaker": 0, "context": [], **wrong}
+    for speak in (generator.generate, generator.generate_stream):
+        with pytest.raises(ValueError, match=f"^{name}"):
+            speak(**arguments)
 
 
 @pytest.mark.parametrize("play", [False, True])
