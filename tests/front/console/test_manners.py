@@ -108,7 +108,7 @@ def test_ctrl_z_gives_the_shell_a_usable_terminal_and_nothing_to_run(
     console.see(r"^Left out 2 lines that were still to come\. Up recalls them\.$")
     console.see(r"^0 anna> ahead$")
     console.send("\x1a")
-    console.see(r"(?s)Stopped.*Stopped")
+    console.see(r"(?s)^\[1\]\+ .*^\[1\]\+ .*^\$$")
     console.send("fg\r")
     console.see(r"(?s)^\$ fg$.*^\$ fg$.*^0 anna> ahead$")
     console.send(CTRL_C + CTRL_C)
