@@ -14,7 +14,7 @@ audio library.
 """
 
 from csm_repl.audio.read import TooLongError, check_readable, import_pydub, read_audio, read_mono
-from csm_repl.audio.samples import SAMPLE_RATE, normalise_level, resample, to_mono, to_pcm16
+from csm_repl.audio.samples import SAMPLE_RATE, amplify, resample, speech_level, to_mono, to_pcm16
 from csm_repl.audio.sink import AudioSink, open_sink
 from csm_repl.audio.write import output_error, write_audio, write_bytes_atomic
 
@@ -22,14 +22,15 @@ __all__ = [
     "SAMPLE_RATE",
     "AudioSink",
     "TooLongError",
+    "amplify",
     "check_readable",
     "import_pydub",
-    "normalise_level",
     "open_sink",
     "output_error",
     "read_audio",
     "read_mono",
     "resample",
+    "speech_level",
     "to_mono",
     "to_pcm16",
     "write_audio",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from csm_repl.audio import SAMPLE_RATE, import_pydub, normalise_level, resample, to_mono, to_pcm16
+from csm_repl.audio import SAMPLE_RATE, amplify, import_pydub, resample, speech_level, to_mono, to_pcm16
 from csm_repl.errors import ClipError
 
 if TYPE_CHECKING:
@@ -23,7 +23,12 @@ MAX_FILE_SECONDS = 300.0
 MIN_CLIP_SECONDS = 0.08
 """One codec frame."""
 
-_VERSION = 1  # part of every cache key; raise it when the same options give other samples
+TARGET_DBFS = -23.0
+"""Level of the speech in a prepared clip: that of broadcasts. Speech peaks 12-20 dB above it."""
+
+# What needs more sits at the noise of a 16-bit recording, and would come out as hiss.
+_MAX_GAIN_DB = 40.0
+_VERSION = 2  # part of every cache key; raise it when the same options give other samples
 _PER_MS = SAMPLE_RATE // 1000
 # Soft starts of words, /f/ or /h/, lie below the threshold.
 _EDGE_MS = 100
@@ -41,7 +46,7 @@ class PrepareOptions:
     shorten_silence: bool = True
     """Shorten inner silences, trim the ones at both ends."""
     silence_threshold_db: float = -45.0
-    """dBFS after the level was normalised."""
+    """dBFS in a clip whose speech is at TARGET_DBFS."""
     silence_min_ms: int = 700
     """Inner silences from this length on are shortened."""
     silence_keep_ms: int = 300
@@ -82,8 +87,14 @@ def prepare_clip(x: torch.Tensor, rate: int, options: PrepareOptions) -> torch.T
         _refuse_short(seconds)
     mono = to_mono(x.float())
     # Old 8-bit recordings have an offset, which would count as sound in every silence.
-    mono = normalise_level(resample(mono - mono.mean(), rate, SAMPLE_RATE))
-    mono = _without_silence(mono, options)
+    mono = resample(mono - mono.mean(), rate, SAMPLE_RATE)
+    level = speech_level(mono)
+    gain_db = 0.0 if level is None else min(TARGET_DBFS - level, _MAX_GAIN_DB)
+    if level is None or level + gain_db < options.silence_threshold_db:
+        raise ClipError("The clip holds no speech: it is silent, or nearly so.", _RECORD)
+    # What could not be raised to the target has softer sounds as well, which are no silence.
+    threshold = options.silence_threshold_db + (level + gain_db - TARGET_DBFS)
+    mono = _without_silence(amplify(mono, gain_db), options, threshold)
     seconds = mono.shape[0] / SAMPLE_RATE
     if seconds > MAX_CLIP_SECONDS:
         _refuse_long(seconds)
@@ -103,14 +114,13 @@ def _refuse_short(seconds: float) -> NoReturn:
     )
 
 
-def _without_silence(x: torch.Tensor, options: PrepareOptions) -> torch.Tensor:
-    """`[N]` at 24 kHz; ClipError where all of it is silence."""
+def _without_silence(x: torch.Tensor, options: PrepareOptions, threshold: float) -> torch.Tensor:
+    """`[N]` at 24 kHz; what is below `threshold`, in dBFS, is silence. ClipError where all of it is."""
     pydub = import_pydub()
     segment: Any = pydub.AudioSegment(data=to_pcm16(x), sample_width=2, frame_rate=SAMPLE_RATE, channels=1)
-    threshold = options.silence_threshold_db
     lead = pydub.silence.detect_leading_silence(segment, threshold, _STEP_MS)
     if lead >= len(segment):
-        raise ClipError(f"The clip holds no speech: all of it is below {threshold:g} dBFS.", _RECORD)
+        raise ClipError("The clip holds no speech: it is silent, or nearly so.", _RECORD)
     if not options.shorten_silence:
         return x
     tail = pydub.silence.detect_leading_silence(segment.reverse(), threshold, _STEP_MS)

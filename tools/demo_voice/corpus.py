@@ -21,7 +21,8 @@ import soundfile
 import torch
 
 from csm_repl.audio import SAMPLE_RATE
-from csm_repl.audio.samples import normalise_level, resample
+from csm_repl.audio.samples import amplify, resample, speech_level
+from csm_repl.voices.prepare import TARGET_DBFS
 from tools.demo_voice.sentences import sentence_pool
 from tools.demo_voice.voices import FLITE_RATE, VOICES, Voice
 
@@ -54,7 +55,10 @@ def speak(text: str, voice: Voice, path: Path, *, tempo: float = 1.0) -> tuple[f
     start_s = max(0.0, (phones[0][1] if phones[0][0] == "pau" else 0.0) - LEAD_S)
     last = phones[-2][1] if len(phones) > 1 and phones[-1][0] == "pau" else phones[-1][1]
     end_s = min(last + TAIL_S, len(x) / SAMPLE_RATE)
-    x = normalise_level(x[round(start_s * SAMPLE_RATE) : round(end_s * SAMPLE_RATE)], SAMPLE_RATE)
+    x = x[round(start_s * SAMPLE_RATE) : round(end_s * SAMPLE_RATE)]
+    level = speech_level(x)
+    assert level is not None, text
+    x = amplify(x, TARGET_DBFS - level)
     soundfile.write(path, x.numpy(), SAMPLE_RATE, subtype="PCM_16")
     seconds = len(x) / SAMPLE_RATE
     return seconds, [(name, round(min(end - start_s, seconds), 3)) for name, end in phones]

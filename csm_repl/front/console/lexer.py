@@ -27,11 +27,18 @@ class LineLexer(Lexer):
     Args:
         names: the commands there are.
         primary: the primary speaker at this moment.
+        offsets: whether offsets can be written at this moment.
     """
 
-    def __init__(self, names: Collection[str], primary: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        names: Collection[str],
+        primary: Callable[[], int],
+        offsets: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._names = names
         self._primary = primary
+        self._offsets = offsets
 
     def lex_document(self, document: Document) -> Callable[[int], StyleAndTextTuples]:
         rows = document.lines
@@ -42,7 +49,7 @@ class LineLexer(Lexer):
                 return []
             for row in rows[len(primaries) - 1 : number]:
                 primaries.append(_primary_after(row, primaries[-1]))
-            return [*fragments(rows[number], self._names, primaries[number])]
+            return [*fragments(rows[number], self._names, primaries[number], offsets=self._offsets())]
 
         return get_line
 
@@ -55,12 +62,14 @@ def _primary_after(row: str, primary: int) -> int:
     return max(0, primary + {"SWAP": 1, "BACK": -1}.get(parsed.name, 0))
 
 
-def fragments(text: str, names: Collection[str], primary: int) -> list[tuple[str, str]]:
+def fragments(
+    text: str, names: Collection[str], primary: int, *, offsets: bool = True
+) -> list[tuple[str, str]]:
     """`text` in pieces, each with its style."""
     result = []
     turn: list[Span] = []
     position = 0
-    for span in [*spans(text, names), None]:
+    for span in [*spans(text, names, offsets=offsets), None]:
         if span is not None and span.kind in {"text", "offset"}:
             turn.append(span)
             continue

@@ -200,7 +200,7 @@ class LinePrompt:
         self.help = on_help
         self._session: PromptSession[str] = PromptSession(
             message=self._message,
-            lexer=LineLexer(command_names(), lambda: studio.primary),
+            lexer=LineLexer(command_names(), lambda: studio.primary, lambda: studio.settings.offsets == "on"),
             completer=CommandCompleter(studio),
             # Plain text is never interrupted by a menu.
             complete_while_typing=Condition(
