@@ -255,6 +255,14 @@ class Settings:
         300, _integer(0, 5_000), "length of a shortened silence, milliseconds", flags=(), group="voices"
     )
     speaker: int = _setting(0, _integer(0, 999), "primary speaker to start with", metavar="N", group="speech")
+    offsets: str = _setting(
+        "on",
+        _choice("on", "off"),
+        "whether a number at the end of a turn says who speaks it; off speaks every number",
+        live=True,
+        metavar="on|off",
+        group="speech",
+    )
     temperature: float = _setting(
         0.9, _number(0.0, 5.0), "sampling temperature; 0 is greedy", live=True, metavar="T", group="speech"
     )

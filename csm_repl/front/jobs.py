@@ -20,7 +20,8 @@ TWICE_WITHIN_S = 2.0
 class Interrupts:
     """Ctrl-C as the whole program counts it: the second within two seconds leaves with 130.
 
-    As a `with` block it handles SIGINT. A prompt in raw mode gets no signal and calls `note` itself.
+    As a `with` block it handles SIGINT. A prompt in raw mode gets no signal and calls `note` itself, and
+    `forget` for every other key.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -34,6 +35,10 @@ class Interrupts:
         twice = now - self._last <= TWICE_WITHIN_S
         self._last = now
         return twice
+
+    def forget(self) -> None:
+        """The next one is a first one again: something was typed."""
+        self._last = float("-inf")
 
     def __enter__(self) -> Interrupts:
         self._before = signal.signal(signal.SIGINT, self._on_signal)

@@ -28,9 +28,9 @@ OLDEST_TURN = "oldest turn"
 HEADROOM = "headroom"
 """A further oldest turn, so that the next turns find room without another one leaving."""
 EXTRA_CLIP = "extra clip"
-"""A clip of a speaking voice beyond its first."""
+"""A clip, beyond the first, of a voice that is in use."""
 NO_ROOM = "no room"
-"""The only clip left of a speaking voice."""
+"""The only clip left of a voice that is in use."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class ContextSpan:
     """A reference clip."""
     turn: Hashable = None
     """The turn that this segment is a piece of; None: it is a turn of its own."""
+    same_line: bool = False
+    """It was said in the line that the plan is for, so that nobody has to be told when it leaves."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,6 @@ class Plan:
     """What leaves now and why, in the order of leaving; what was out before is not news."""
     n_positions: int
     """Positions of `kept`, without the new turn's."""
-    fits: bool
-    """False only if the new turn alone is larger than the limit; nothing is kept then."""
     left_out: frozenset[Hashable] = frozenset()
     """Keys of all references that are out, for the next call."""
 
@@ -68,6 +68,8 @@ def plan_context(
     *,
     needed: int,
     speakers: Collection[int],
+    speaking: int | None = None,
+    least: int | None = None,
     limit: int = 2048,
     headroom: float = 0.25,
     left_out: Collection[Hashable] = (),
@@ -79,8 +81,10 @@ def plan_context(
     1. the references of voices that neither `speakers` nor the kept turns use; the last voice first, all its
        clips at once, so that what stands before it can stay in the prefix cache;
     2. the oldest turns, one by one; a turn that leaves can make a voice unused, which then leaves as in 1;
-    3. only when no turn is left: clips of a speaking voice beyond its first, the last one first;
-    4. the remaining clips, the last one first.
+    3. only when no turn is left: clips of a voice beyond its first, the last one first, those of who speaks
+       now after the others;
+    4. the first clips of the others, the last one first;
+    5. the first clip of who speaks now, when it does not fit beside `least` positions.
 
     When a turn had to leave, all kept turns are prefilled anew, because their positions move. So that this
     does not happen on every turn from then on, further oldest turns leave until `(1 - headroom) * limit`
@@ -91,6 +95,8 @@ def plan_context(
         spans: references first, then turns, each in their order.
         needed: positions of the new turn's text plus the room for its reply.
         speakers: who speaks in this line.
+        speaking: who of them speaks now; None: nobody.
+        least: positions of the new turn with the least room for its reply; `needed` without it.
         limit: positions of the context.
         headroom: share of the limit, 0 <= headroom < 1.
         left_out: keys of references that an earlier plan left out. They stay out while nobody uses their
@@ -99,7 +105,8 @@ def plan_context(
     Raises:
         ValueError: numbers out of range, or a reference after a turn.
     """
-    _check(spans, needed, limit, headroom)
+    least = needed if least is None else least
+    _check(spans, needed, least, limit, headroom)
     room = limit - needed
     in_use = set(speakers) | {span.speaker for span in spans if not span.pinned}
     kept = [s for s in spans if not (s.pinned and s.key in left_out and s.speaker not in in_use)]
@@ -115,7 +122,9 @@ def plan_context(
 
     turn_had_to_leave = False
     while size > room and kept:
-        indices, reason = _next_to_leave(kept, speakers)
+        indices, reason = _next_to_leave(kept, speakers, speaking)
+        if reason == NO_ROOM and kept[indices[0]].speaker == speaking and size <= limit - least:
+            break
         for index in indices:
             leave(index, reason)
         turn_had_to_leave |= reason == OLDEST_TURN
@@ -133,30 +142,33 @@ def plan_context(
         kept=tuple(kept),
         dropped=tuple(dropped),
         n_positions=size,
-        fits=needed <= limit,
         left_out=frozenset(span.key for span in spans if span.pinned and span.key not in stays),
     )
 
 
-def describe(plan: Plan, names: Mapping[int, str]) -> str:
-    """One sentence on what leaves the context with this plan; empty if nothing does.
+def describe(
+    left: Iterable[tuple[ContextSpan, str]], stay: Iterable[ContextSpan], names: Mapping[int, str]
+) -> str:
+    """One sentence on what has left the context for a line; empty if there is nothing to tell.
 
     Args:
+        left: what each of its plans dropped.
+        stay: what is still in the context.
         names: speaker -> voice name; a speaker without one is called by its number.
     """
+    told = [(span, reason) for span, reason in left if not span.same_line]
     parts = [
-        *_turns_that_left(plan),
-        *_voices(plan, UNUSED_VOICE, "the unused voice", "the unused voices", names),
-        *_voices(plan, EXTRA_CLIP, "further clips of", "further clips of", names),
-        *_voices(plan, NO_ROOM, "the reference of", "the references of", names),
+        *_turns_that_left(told, stay),
+        *_voices(told, UNUSED_VOICE, "the unused voice", "the unused voices", names),
+        *_voices(told, EXTRA_CLIP, "further clips of", "further clips of", names),
+        *_voices(told, NO_ROOM, "the reference of", "the references of", names),
     ]
-    if not parts:
-        return "" if plan.fits else "The text is too long for the context."
-    sentence = f"Context is full: left out {_and(parts)}"
-    return f"{sentence}." if plan.fits else f"{sentence}, and the text is still too long for it."
+    return f"Context is full: left out {_and(parts)}." if parts else ""
 
 
-def _next_to_leave(kept: Sequence[ContextSpan], speakers: Collection[int]) -> tuple[list[int], str]:
+def _next_to_leave(
+    kept: Sequence[ContextSpan], speakers: Collection[int], speaking: int | None
+) -> tuple[list[int], str]:
     """Indices into `kept`, descending, and the reason; `kept` is not empty."""
     in_use = set(speakers) | {span.speaker for span in kept if not span.pinned}
     backwards = range(len(kept) - 1, -1, -1)
@@ -167,24 +179,28 @@ def _next_to_leave(kept: Sequence[ContextSpan], speakers: Collection[int]) -> tu
     for i, span in enumerate(kept):
         if not span.pinned:
             return [i], OLDEST_TURN
-    for i in backwards:
+    # Who speaks now comes last in both.
+    by_turn = sorted(backwards, key=lambda i: kept[i].speaker == speaking)
+    for i in by_turn:
         if any(span.speaker == kept[i].speaker for span in kept[:i]):
             return [i], EXTRA_CLIP
-    return [len(kept) - 1], NO_ROOM
+    return [by_turn[0]], NO_ROOM
 
 
-def _check(spans: Sequence[ContextSpan], needed: int, limit: int, headroom: float) -> None:
-    if needed < 0 or limit < 0 or any(span.n_positions < 0 for span in spans):
+def _check(spans: Sequence[ContextSpan], needed: int, least: int, limit: int, headroom: float) -> None:
+    if min(needed, least, limit) < 0 or any(span.n_positions < 0 for span in spans):
         raise ValueError("positions cannot be negative")
+    if least > needed:
+        raise ValueError(f"the least room ({least}) is more than the room that is needed ({needed})")
     if not 0.0 <= headroom < 1.0:
         raise ValueError(f"headroom must be at least 0 and below 1, not {headroom}")
     if any(later.pinned and not earlier.pinned for earlier, later in pairwise(spans)):
         raise ValueError("references come before turns")
 
 
-def _turns_that_left(plan: Plan) -> list[str]:
-    left = {_turn(span) for span, reason in plan.dropped if reason in (OLDEST_TURN, HEADROOM)}
-    partly = left & {_turn(span) for span in plan.kept if not span.pinned}
+def _turns_that_left(told: Sequence[tuple[ContextSpan, str]], stay: Iterable[ContextSpan]) -> list[str]:
+    left = {_turn(span) for span, reason in told if reason in (OLDEST_TURN, HEADROOM)}
+    partly = left & {_turn(span) for span in stay if not span.pinned}
     n_whole = len(left) - len(partly)
     parts = []
     if n_whole:
@@ -198,8 +214,10 @@ def _turn(span: ContextSpan) -> Hashable:
     return ("piece", span.turn) if span.turn is not None else ("whole", span.key)
 
 
-def _voices(plan: Plan, reason: str, one: str, many: str, names: Mapping[int, str]) -> list[str]:
-    speakers = sorted({span.speaker for span, why in plan.dropped if why == reason})
+def _voices(
+    told: Sequence[tuple[ContextSpan, str]], reason: str, one: str, many: str, names: Mapping[int, str]
+) -> list[str]:
+    speakers = sorted({span.speaker for span, why in told if why == reason})
     if not speakers:
         return []
     words = [names.get(speaker) or f"speaker {speaker}" for speaker in speakers]

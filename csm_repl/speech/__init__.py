@@ -12,12 +12,11 @@ from csm_repl.speech.request import (
     TurnRequest,
     TurnResult,
 )
-from csm_repl.speech.speech import ContextNotice, FrameMade, Sound, Speech, SpeechEvent, TurnFailed, TurnOver
+from csm_repl.speech.speech import FrameMade, Sound, Speech, SpeechEvent, TurnFailed, TurnOver
 from csm_repl.speech.stages import MakeStage, Stage, tail_trimmer
 
 __all__ = [
     "Context",
-    "ContextNotice",
     "ContextPlan",
     "Cue",
     "FixedContext",

@@ -5,14 +5,14 @@ Planning is a function of values. Who commits a turn, commits what left the cont
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from csm_repl.engine import build_prompt, spoken_text
 from csm_repl.model.tokenizer import Tokenizer
-from csm_repl.session.context import ContextSpan, describe, plan_context
+from csm_repl.session.context import ContextSpan, plan_context
 from csm_repl.session.conversation import Piece
 from csm_repl.speech.pieces import (
     MIN_PIECE_POSITIONS,
@@ -48,9 +48,10 @@ class Heard:
         return replace(self, spans=spans, left_out=self.left_out if left_out is None else left_out)
 
     def followed_by(self, pieces: Sequence[Piece], speaker: int, turn: Hashable) -> Heard:
-        """With a further turn."""
+        """With a further turn of the same line."""
         new = tuple(
-            ContextSpan(piece, speaker, piece.n_positions, pinned=False, turn=turn) for piece in pieces
+            ContextSpan(piece, speaker, piece.n_positions, pinned=False, turn=turn, same_line=True)
+            for piece in pieces
         )
         return replace(self, spans=(*self.spans, *new))
 
@@ -113,11 +114,16 @@ class Planner:
         assert clip.codes is not None, "the voices were scanned without a codec"
         return len(self._ids_of(clip)) + clip.codes.shape[1] + 1
 
-    def n_context(self, heard: Heard, speakers: Collection[int]) -> int:
-        """Positions of what would stay in the context of `speakers`."""
+    def n_context(self, heard: Heard, speaker: int) -> int:
+        """Positions of what would stay in the context of `speaker`."""
         spans = [*self._references(heard.clips), *heard.spans]
         plan = plan_context(
-            spans, needed=0, speakers=speakers, limit=self.n_positions, left_out=heard.left_out
+            spans,
+            needed=0,
+            speakers={speaker},
+            speaking=speaker,
+            limit=self.n_positions,
+            left_out=heard.left_out,
         )
         return plan.n_positions
 
@@ -131,7 +137,7 @@ class Planner:
         ids: Sequence[int],
         begun: torch.Tensor | None,
         room: int,
-        names: Mapping[int, str],
+        min_room: int,
     ) -> ContextPlan:
         """The prompt for a piece; the arguments are those of `PlannedContext` and `Context.plan`."""
         n_begun = 0 if begun is None else begun.shape[1]
@@ -140,7 +146,9 @@ class Planner:
         plan = plan_context(
             [*self._references(heard.clips), *spoken.spans],
             needed=min(self.n_positions, len(ids) + n_begun + room),
+            least=min(self.n_positions, len(ids) + n_begun + min(room, min_room)),
             speakers=speakers,
+            speaking=speaker,
             limit=self.n_positions,
             left_out=heard.left_out,
         )
@@ -155,8 +163,7 @@ class Planner:
                 context.append((span.key.text_ids, span.key.codes))
         return ContextPlan(
             prompt=build_prompt(context, ids, self._n_codebooks, begun=begun),
-            notice=describe(plan, names),
-            gone=frozenset(span.key for span, _ in plan.dropped),
+            dropped=plan.dropped,
             left_out=plan.left_out,
         )
 
@@ -182,8 +189,6 @@ class PlannedContext:
     """Who speaks the turn."""
     speakers: frozenset[int]
     """Everybody who speaks in the line."""
-    names: Mapping[int, str]
-    """The voices' names, for notices."""
     min_room: int = MIN_ROOM
 
     def plan(
@@ -197,7 +202,7 @@ class PlannedContext:
             ids=ids,
             begun=begun,
             room=room,
-            names=self.names,
+            min_room=self.min_room,
         )
 
     def after(self, plan: ContextPlan) -> PlannedContext:

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 import torch
 
 from csm_repl.engine import SamplingOptions, build_prompt
+from csm_repl.session.context import ContextSpan
 from csm_repl.session.conversation import Piece
 from csm_repl.speech.stages import MakeStage
 
@@ -34,12 +35,15 @@ class ContextPlan:
 
     prompt: torch.Tensor
     """Int64 [S, K + 1]."""
-    notice: str = ""
-    """One sentence on what leaves; empty: nothing does."""
-    gone: frozenset[Hashable] = frozenset()
-    """What leaves: `Piece`s, and paths of clips."""
+    dropped: tuple[tuple[ContextSpan, str], ...] = ()
+    """What leaves and why, as in `Plan`. Its keys are `Piece`s, and paths of clips."""
     left_out: frozenset[Hashable] = frozenset()
     """All clips that are out, for the plan after this one."""
+
+    @property
+    def gone(self) -> frozenset[Hashable]:
+        """Keys of what leaves."""
+        return frozenset(span.key for span, _ in self.dropped)
 
 
 class Context(Protocol):
@@ -153,7 +157,12 @@ class TurnResult:
     """One for each piece that was begun, in order."""
     ended: HowItEnded
     timings: TakeTimings
-    gone: frozenset[Hashable] = frozenset()
-    """What has left the context for it, as in `ContextPlan`."""
+    dropped: tuple[tuple[ContextSpan, str], ...] = ()
+    """What has left the context for it, as in `ContextPlan`, in order."""
     left_out: frozenset[Hashable] | None = None
     """As in `ContextPlan`; None: nothing was planned."""
+
+    @property
+    def gone(self) -> frozenset[Hashable]:
+        """Keys of what has left."""
+        return frozenset(span.key for span, _ in self.dropped)

@@ -26,11 +26,12 @@ import torch
 from csm_repl.codec import Codec, chunk_sizes
 from csm_repl.engine import Engine, TakeEnded, TakeNoise, TakeRequest
 from csm_repl.errors import LineError
+from csm_repl.session.context import ContextSpan
 from csm_repl.session.conversation import Piece
 from csm_repl.speech.request import Cue, HowItEnded, TakeTimings, TurnPiece, TurnRequest, TurnResult
 from csm_repl.speech.stages import StageChain
 
-__all__ = ["ContextNotice", "FrameMade", "Sound", "Speech", "SpeechEvent", "TurnFailed", "TurnOver"]
+__all__ = ["FrameMade", "Sound", "Speech", "SpeechEvent", "TurnFailed", "TurnOver"]
 
 _BROKEN = (
     "The model gave no numbers (NaN or infinity) for this turn, so it was ended.",
@@ -63,15 +64,6 @@ class FrameMade:
     elapsed_s: float
 
 
-@dataclass(frozen=True)
-class ContextNotice:
-    """Something had to leave the context."""
-
-    turn: int
-    text: str
-    """One sentence."""
-
-
 @dataclass(frozen=True, eq=False)
 class TurnOver:
     """The last event of a turn."""
@@ -90,7 +82,7 @@ class TurnFailed:
     """What there is of it, as if it had been stopped."""
 
 
-SpeechEvent = Sound | FrameMade | ContextNotice | TurnOver | TurnFailed
+SpeechEvent = Sound | FrameMade | TurnOver | TurnFailed
 _LAST = (TurnOver, TurnFailed)
 
 
@@ -136,7 +128,7 @@ class _Turn:
         self.ended: HowItEnded = "end"
         self.over = False
         """No further frame is made."""
-        self.gone: frozenset[Hashable] = frozenset()
+        self.dropped: tuple[tuple[ContextSpan, str], ...] = ()
         self.left_out: frozenset[Hashable] | None = None
         self.elapsed_s = 0.0
         self.first_audio_s = 0.0
@@ -326,11 +318,10 @@ class Speech:
         begun = torch.stack(turn.piece_frames, dim=1) if turn.piece_frames else None
         plan = turn.context.plan(turn.heard_own, piece.ids, begun, room)
         turn.context = turn.context.after(plan)
-        turn.heard_own = [own for own in turn.heard_own if own not in plan.gone]
-        turn.gone |= plan.gone
+        gone = plan.gone
+        turn.heard_own = [own for own in turn.heard_own if own not in gone]
+        turn.dropped += plan.dropped
         turn.left_out = plan.left_out
-        if plan.notice:
-            self._emit(turn, ContextNotice(turn.number, plan.notice))
         if self.engine.max_positions - len(plan.prompt) < min(turn.context.min_room, room):
             turn.end_piece("context")
             return
@@ -433,7 +424,7 @@ class Speech:
             timings=TakeTimings(
                 turn.elapsed_s, turn.first_audio_s, turn.prefill_s, turn.n_prefilled, turn.n_prompt
             ),
-            gone=turn.gone,
+            dropped=turn.dropped,
             left_out=turn.left_out,
         )
 

@@ -81,20 +81,24 @@ def run_line(studio: Studio, text: str) -> Iterator[Event]:
     Raises:
         CsmReplError: as `Studio.speak` and `run_command`.
     """
-    parsed = parse_input(text)
+    parsed = parse_input(text, offsets=studio.settings.offsets == "on")
     if isinstance(parsed, Command):
         yield from run_command(studio, parsed)
     else:
         yield from studio.speak(parsed)
 
 
-def parse_input(text: str) -> Command | Line:
+def parse_input(text: str, *, offsets: bool = True) -> Command | Line:
     """A line of input as a command or as turns.
+
+    Args:
+        text: the line.
+        offsets: whether offsets can be written.
 
     Raises:
         LineError: a command among turns.
     """
-    parsed = parse(text, COMMANDS)
+    parsed = parse(text, COMMANDS, offsets=offsets)
     if isinstance(parsed, Line):
         for turn in parsed.turns:
             if isinstance(parse(turn.text, COMMANDS), Command):

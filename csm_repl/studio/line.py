@@ -24,9 +24,9 @@ from csm_repl.events import (
 )
 from csm_repl.loaded import ModelInfo
 from csm_repl.outputs.takes import LineFiles
+from csm_repl.session.context import ContextSpan, describe
 from csm_repl.settings import Settings
 from csm_repl.speech import (
-    ContextNotice,
     FrameMade,
     Heard,
     PlannedContext,
@@ -74,6 +74,7 @@ class LineJob:
 
     Args:
         turns: at least one.
+        notices: warnings that go with the echo.
         heard: what the first of them hears.
         names: of all speakers, for notices.
         seeds: one for each turn.
@@ -88,6 +89,7 @@ class LineJob:
         self,
         turns: Sequence[LineTurn],
         *,
+        notices: Sequence[str],
         heard: Heard,
         names: Mapping[int, str],
         seeds: Iterator[int],
@@ -98,6 +100,7 @@ class LineJob:
         speech: Speech,
     ) -> None:
         self._turns = turns
+        self._notices = notices
         self._heard = heard
         self._names = names
         self._seeds = seeds
@@ -111,6 +114,8 @@ class LineJob:
         self._seed = 0
         self._done: list[TurnDone] = []
         self._parts: list[torch.Tensor] = []
+        self._dropped: list[tuple[ContextSpan, str]] = []
+        """What has left the context for those that are done, and nobody was told."""
         self.turn: int | None = None
         """What speech events call the turn that is being spoken."""
         self.over = False
@@ -120,6 +125,8 @@ class LineJob:
     def start(self) -> Iterator[Event]:
         """Echoes the line and begins its first turn."""
         yield Echo(tuple(EchoTurn(turn.speaker, turn.voice, turn.text) for turn in self._turns))
+        for text in self._notices:
+            yield Notice(text, "warning")
         yield from self._begin_turn()
 
     def hear(self, event: SpeechEvent) -> Iterator[Event]:
@@ -135,14 +142,16 @@ class LineJob:
             yield Audio(event.samples, self._rate, event.generated_s, event.elapsed_s)
         elif isinstance(event, FrameMade):
             yield Progress(event.generated_s, event.elapsed_s)
-        elif isinstance(event, ContextNotice):
-            yield Notice(event.text)
-        elif isinstance(event, TurnFailed):
-            self.turn, self.over = None, True
-            raise event.error
         else:
             self.turn = None
-            yield from self._end_turn(event.result)
+            try:
+                if isinstance(event, TurnFailed):
+                    self.over = True
+                    raise event.error
+                yield from self._end_turn(event.result)
+            except Exception:
+                yield from self.what_left()
+                raise
 
     def stop(self, waiting: Iterable[SpeechEvent] = ()) -> Iterator[Event]:
         """Ends the line, and keeps what there is of its turn as a file outside the conversation.
@@ -156,7 +165,14 @@ class LineJob:
             partial = self._save(result, "interrupted")
             yield partial
             kept.append(f"{partial.seconds:.1f} s of this one in {partial.file.name}, outside the context")
+        yield from self.what_left()
         yield Stopped(f"Stopped. Kept: {' and '.join(kept)}." if kept else "Stopped. Nothing was made yet.")
+
+    def what_left(self) -> Iterator[Event]:
+        """Tells once what has left the context for the turns that are done."""
+        dropped, self._dropped = self._dropped, []
+        if notice := describe(dropped, self._heard.spans, self._names):
+            yield Notice(notice)
 
     def drop(self) -> None:
         """Ends the line; what there is of its turn is lost."""
@@ -190,7 +206,6 @@ class LineJob:
             self._heard,
             turn.speaker,
             frozenset(other.speaker for other in self._turns),
-            self._names,
         )
         self.turn = self._speech.submit(
             TurnRequest(
@@ -214,6 +229,7 @@ class LineJob:
         self._heard = self._heard.without(result.gone, result.left_out).followed_by(
             result.pieces[result.n_pieces_out :], turn.speaker, ("line", self._index)
         )
+        self._dropped += result.dropped
         self._parts.append(result.samples)
         self._done.append(done)
         self.spoken.append(SpokenTurn(turn, done, result, is_first=len(self._done) == 1))
@@ -222,6 +238,7 @@ class LineJob:
         if self._index < len(self._turns):
             yield from self._begin_turn()
         else:
+            yield from self.what_left()
             self.over = True
             yield self._end_line()
 

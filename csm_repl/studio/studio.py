@@ -29,6 +29,7 @@ from csm_repl.session.conversation import Conversation, ConversationTurn
 from csm_repl.settings import Settings
 from csm_repl.speech import Heard, Planner, Speech, SpeechEvent
 from csm_repl.studio.line import LineJob, LineTurn, SpokenTurn
+from csm_repl.studio.voiceless import voiceless_notice
 from csm_repl.text.grammar import Line
 from csm_repl.voices import VoiceFolder
 
@@ -77,6 +78,8 @@ class Studio:
         self.next_seed = settings.seed
         """Seed of the next take; None: it is drawn."""
         self._last: _Spoken | None = None
+        self._told_voiceless: set[int] = set()
+        """Speakers of whom the user knows that they have no voice."""
 
     @property
     def engine(self) -> Engine:
@@ -101,7 +104,7 @@ class Studio:
     @property
     def context_used(self) -> int:
         """Positions that the context of the primary speaker's next turn takes before its own text."""
-        return self.planner.n_context(self._heard(), {self.primary})
+        return self.planner.n_context(self._heard(), self.primary)
 
     def _heard(self) -> Heard:
         """What the next turn can hear."""
@@ -130,6 +133,7 @@ class Studio:
             yield from job.stop(self._waiting)
         except (RuntimeError, MemoryError) as error:
             told = self.failure(job, error)
+            yield from job.what_left()
             if told is error:
                 raise
             raise told from error
@@ -164,6 +168,7 @@ class Studio:
             seeds = iter([self.take_seed() for _ in turns])
         job = LineJob(
             turns,
+            notices=self._voiceless(line, primary),
             heard=heard,
             names={speaker: self.voice(speaker) for speaker in known},
             seeds=seeds,
@@ -175,6 +180,19 @@ class Studio:
         )
         self._last = _Spoken(line, primary)
         return job
+
+    def _voiceless(self, line: Line, primary: int) -> list[str]:
+        """What to tell about speakers without a voice; once for each."""
+        self._told_voiceless -= self.voices.speakers.keys()
+        notices = []
+        for turn in line.turns:
+            speaker = turn.speaker(primary)
+            if speaker in self._told_voiceless:
+                continue
+            if notice := voiceless_notice(turn, primary, self.voices):
+                self._told_voiceless.add(speaker)
+                notices.append(notice)
+        return notices
 
     def _run(self, job: LineJob) -> Iterator[Event]:
         self._waiting.clear()

@@ -3,19 +3,22 @@
 `docs/grammar.md` is this page for users.
 
 **Turns.** `||` separates turns, from the left. Outer white space of a turn is dropped, its inside is left
-as typed (newlines, emoji, control characters). A blank turn says nothing and keeps its position.
+as typed (newlines, emoji, control characters) but for what can neither be seen nor said (`_INVISIBLE`). A
+blank turn says nothing and keeps its position.
 
 **Offsets.** A written offset is `-?[0-9]{1,2}` (ASCII; the minus may be U+2212) at the very end of a turn:
 
 * *alone*, after white space, if a sentence end comes before it (one of `_ENDS`, then closing quotes or
   brackets). The full stop of an abbreviation that takes a number (`Vol. 2`, `Chanel No. 5`) ends nothing.
-* *glued* to a letter, an emoji, a sentence end, or a mark that closes or follows one of these.
+* *glued* to a letter, an emoji, a sentence end, or a mark that closes or follows one of these. The letter's
+  word has neither digits nor hyphens (`mp3` is `mp` and 3, `GPT-4` and `R2-D2` are names), nor is it a URL or
+  a mail address.
 
 Spoken, because they are part of a number or of a sign: three digits or more; a turn that is only a number;
 a number glued to another by any mark (`3.5` `10:30` `10-1` `1/2` `1,50` `5'11`); a number glued to `$ # @ ^`,
-another currency or mathematical sign, an opening bracket, or a mark that stands after white space
-(`'99` `:3` `.5`). Of two hyphens none is a minus: `Wait--1` is `Wait--` and 1. One hyphen always is:
-`ok-1` is `ok` and -1, hence `COVID-19` has to be written `COVID-19.` to be spoken.
+another currency or mathematical sign, an opening bracket, the full stop of an abbreviation that takes a
+number (`p.12`), or a mark that stands after white space (`'99` `:3` `.5`). A hyphen is a minus where no
+letter, digit or other hyphen is before it: `Sure!-1` is -1, `COVID-19` a name, `Wait--1` is `Wait--` and 1.
 
 **Commands.** A line is a command if its first turn begins with `$` and a word (a letter, then letters,
 digits, `-` or `_`), and a `$` closes the word or the turn. What follows is its arguments, `||` too: a line
@@ -59,6 +62,17 @@ _CLOSERS = frozenset("\"'”’“‘»«›‹)]}）］｝」』】〉》*_`")
 _NUMBER_SIGNS = frozenset("#№@^")
 # Marks after which a number is over. The apostrophe is none of them: 5'11 is one height.
 _CLOSES_A_NUMBER = frozenset('"”“»«%‰')
+
+# Soft hyphen, zero-width space, word joiner, byte order mark: left by editors and copied from web pages. The
+# joiners of Persian, Indian scripts and emoji are not among them.
+_INVISIBLE = "\u00ad\u180e\u200b\u2060\ufeff"
+_INVISIBLES = str.maketrans("", "", _INVISIBLE)
+_JOINERS = str.maketrans("", "", "\u200c\u200d\ufe0e\ufe0f")
+_NAMED_BY_NUMBER = re.compile(r"(?<![\w.])(?:[Ff]igs?|[Cc]h|[Ee]q|[Nn]r|[Vv]|[Vv]er)\.\Z")
+_ADDRESS = re.compile(
+    r"[a-z][a-z0-9+.-]{1,15}://|www\.|[^\s@/]+@[^\s@]+\.|[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}/", re.IGNORECASE
+)
+_ADDRESS_WINDOW = 2048
 
 # `upper()` of some letters adds a combining accent, so the word has to allow for them.
 _COMMAND = re.compile(r"(\$*)\s*([^\W\d_][\w\-−\u0300-\u036f]*)(\$*)")
@@ -131,23 +145,26 @@ class Span:
     kind: SpanKind
 
 
-def parse(text: str, names: Collection[str] = ()) -> Line | Command:
+def parse(text: str, names: Collection[str] = (), *, offsets: bool = True) -> Line | Command:
     """What a line means. Takes any text and never fails.
 
     Args:
+        text: the line.
         names: the commands there are, in any case; with them more mistyped commands are recognised.
+        offsets: whether offsets can be written; without, every number is spoken.
     """
     found = _find_command(text, names)
     if found is not None:
         return found[0]
     turns = []
-    for position, (start, end) in enumerate(_segments(text)):
-        turn = text[start:end].strip()
-        cut = _find_offset(turn)
+    for position, bounds in enumerate(_segments(text)):
+        start, end = _trimmed(text, *bounds)
+        turn = text[start:end]
+        cut = _find_offset(turn) if offsets else None
         if cut is not None:
-            turns.append(Turn(position, turn[:cut].rstrip(), int(turn[cut:].replace("−", "-")), True))
-        elif turn:
-            turns.append(Turn(position, turn, position, False))
+            turns.append(Turn(position, _visible(turn[:cut]), int(turn[cut:].replace("−", "-")), True))
+        elif turn.translate(_JOINERS).strip():
+            turns.append(Turn(position, _visible(turn), position, False))
     return Line(tuple(turns))
 
 
@@ -173,8 +190,8 @@ def render(parsed: Line | Command) -> str:
     return rendered
 
 
-def spans(text: str, names: Collection[str] = ()) -> list[Span]:
-    """`text` cut into what `parse(text, names)` sees in it: in order, without gaps or empty spans.
+def spans(text: str, names: Collection[str] = (), *, offsets: bool = True) -> list[Span]:
+    """`text` cut into what `parse` sees in it with the same arguments: in order, without gaps or empty spans.
 
     White space is in the span beside it or in a `text` span of its own.
     """
@@ -188,20 +205,20 @@ def spans(text: str, names: Collection[str] = ()) -> list[Span]:
     found = _find_command(text, names)
     if found is not None:
         _, args_start, args_end = found
-        add(len(text) - len(text.lstrip()), "text")
+        first, last = _trimmed(text, 0, len(text))
+        add(first, "text")
         add(args_start, "command")
         add(args_end, "command-args")
-        add(len(text.rstrip()), "command")
+        add(last, "command")
         add(len(text), "text")
         return result
     for start, end in _segments(text):
         add(start, "separator")
-        turn = text[start:end].strip()
-        cut = _find_offset(turn)
+        first, last = _trimmed(text, start, end)
+        cut = _find_offset(text[first:last]) if offsets else None
         if cut is not None:
-            stop = start + len(text[start:end].rstrip())
-            add(stop - len(turn) + cut, "text")
-            add(stop, "offset")
+            add(first + cut, "text")
+            add(last, "offset")
         add(end, "text")
     return result
 
@@ -218,8 +235,9 @@ def closest(name: str, names: Collection[str]) -> str | None:
 def _find_command(text: str, names: Collection[str]) -> tuple[Command, int, int] | None:
     """The command and the bounds of its arguments."""
     # The first turn alone decides, and never by its last number: so no line is rendered as a command.
-    first = text.partition(SEPARATOR)[0].rstrip()
-    match = _COMMAND.match(first, len(first) - len(first.lstrip()))
+    begin, end_of_first = _trimmed(text, 0, len(text.partition(SEPARATOR)[0]))
+    first = text[:end_of_first]
+    match = _COMMAND.match(first, begin)
     if match is None or not match[2][0].isalpha():
         return None
     opening, word, closing = match.groups()
@@ -235,11 +253,28 @@ def _find_command(text: str, names: Collection[str]) -> tuple[Command, int, int]
     if not is_command:
         return None
     start, end = match.end(), len(text)
-    while start < end and (text[start] == "$" or text[start].isspace()):
+    while start < end and (text[start] == "$" or _is_blank(text[start])):
         start += 1
-    while start < end and (text[end - 1] == "$" or text[end - 1].isspace()):
+    while start < end and (text[end - 1] == "$" or _is_blank(text[end - 1])):
         end -= 1
-    return Command(word.upper(), text[start:end], mistyped=not complete), start, end
+    return Command(word.upper(), text[start:end].translate(_INVISIBLES), mistyped=not complete), start, end
+
+
+def _is_blank(char: str) -> bool:
+    return char.isspace() or char in _INVISIBLE
+
+
+def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    """The bounds without what is blank at either end."""
+    while start < end and _is_blank(text[start]):
+        start += 1
+    while start < end and _is_blank(text[end - 1]):
+        end -= 1
+    return start, end
+
+
+def _visible(turn: str) -> str:
+    return turn.translate(_INVISIBLES).strip()
 
 
 def _segments(text: str) -> Iterator[tuple[int, int]]:
@@ -252,7 +287,7 @@ def _segments(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _find_offset(turn: str) -> int | None:
-    """Where the written offset of a stripped turn begins."""
+    """Where the written offset of a trimmed turn begins."""
     start = len(turn)
     while start and turn[start - 1] in _DIGITS:
         start -= 1
@@ -260,9 +295,11 @@ def _find_offset(turn: str) -> int | None:
         return None
     signed = turn[start - 1 : start] in _MINUSES and turn[start - 2 : start - 1] not in _MINUSES
     head = turn[: start - signed]
-    if not head:
+    _, end = _trimmed(head, 0, len(head))
+    if end == 0:
         return None
-    is_offset = _ends_a_sentence(head.rstrip()) if head[-1].isspace() else _takes_glued(head, signed)
+    is_alone = any(char.isspace() for char in head[end:])
+    is_offset = _ends_a_sentence(head[:end]) if is_alone else _takes_glued(head[:end], signed)
     return len(head) if is_offset else None
 
 
@@ -274,7 +311,9 @@ def _ends_a_sentence(head: str) -> bool:
 
 
 def _takes_glued(head: str, signed: bool) -> bool:
-    """Whether a number right after `head`, which ends in no white space, is an offset."""
+    """Whether a number right after `head`, which ends in nothing blank, is an offset."""
+    if _is_named_by_number(head, signed):
+        return False
     mark = ""
     for index in range(len(head) - 1, -1, -1):
         char = head[index]
@@ -294,6 +333,24 @@ def _takes_glued(head: str, signed: bool) -> bool:
             return True
         mark = char
     return False
+
+
+def _is_named_by_number(head: str, signed: bool) -> bool:
+    """Whether the number is part of a name: of `GPT-4`, `R2-D2`, a URL, `p.12`."""
+    is_short = takes_number(head, len(head)) or _NAMED_BY_NUMBER.search(head, max(0, len(head) - 8))
+    if head[-1] == "." and is_short:
+        return True
+    if head[-1].isalnum():
+        start = len(head)
+        while start and (head[start - 1].isalnum() or head[start - 1] in _MINUSES):
+            start -= 1
+        if signed or any(char in _MINUSES or char in _DIGITS for char in head[start:]):
+            return True
+    if head[-1] in _ENDS and head[-1] != ".":
+        return False
+    # A URL of any length would be looked through once for each turn; one that long is nobody's.
+    token = head[-_ADDRESS_WINDOW:].rsplit(maxsplit=1)[-1].lstrip("(<[\"'")
+    return _ADDRESS.match(token) is not None
 
 
 def _shortened(text: str, width: int = 40) -> str:

@@ -44,9 +44,13 @@ def windows(draw):
         turn(i, speaker, n)
         for i, (speaker, n) in enumerate(draw(st.lists(st.tuples(speakers, sizes), max_size=12)))
     ]
+    needed = draw(st.integers(0, 400))
+    in_line = draw(st.frozensets(speakers, min_size=1, max_size=3))
     return references + turns, {
-        "needed": draw(st.integers(0, 400)),
-        "speakers": draw(st.frozensets(speakers, min_size=1, max_size=3)),
+        "needed": needed,
+        "least": draw(st.none() | st.integers(0, needed)),
+        "speakers": in_line,
+        "speaking": draw(st.sampled_from(sorted(in_line))),
         "limit": draw(st.integers(1, 500)),
         "headroom": draw(st.floats(0.0, 0.9)),
     }
@@ -54,6 +58,11 @@ def windows(draw):
 
 def total(spans) -> int:
     return sum(span.n_positions for span in spans)
+
+
+def pinned_last(spans, args) -> list[ContextSpan]:
+    """The first clip of who speaks now, which leaves last of all."""
+    return [span for span in spans if span.pinned and span.speaker == args["speaking"]][:1]
 
 
 def why(plan: Plan, reason: str) -> list:
@@ -65,8 +74,10 @@ def test_never_over_the_limit_while_the_new_turn_itself_fits(window):
     spans, args = window
     plan = plan_context(spans, **args)
     assert plan.n_positions == total(plan.kept)
-    assert plan.fits == (args["needed"] <= args["limit"])
-    if plan.fits:
+    if plan.kept and list(plan.kept) == pinned_last(spans, args):
+        least = args["needed"] if args["least"] is None else args["least"]
+        assert plan.n_positions + least <= args["limit"]
+    elif args["needed"] <= args["limit"]:
         assert plan.n_positions + args["needed"] <= args["limit"]
 
 
@@ -120,6 +131,18 @@ def test_a_first_clip_leaves_only_after_all_further_clips(window):
 
 
 @given(windows())
+def test_the_first_clip_of_who_speaks_now_leaves_last_of_all(window):
+    spans, args = window
+    plan = plan_context(spans, **args)
+    own = pinned_last(spans, args)
+    if own and own[0] not in plan.kept:
+        assert plan.kept == ()
+        assert plan.dropped[-1] == (own[0], NO_ROOM)
+        least = args["needed"] if args["least"] is None else args["least"]
+        assert own[0].n_positions + least > args["limit"]
+
+
+@given(windows())
 def test_every_segment_that_leaves_leaves_a_context_that_was_too_full(window):
     """Replayed in the order of leaving; a voice's clips leave together, headroom comes last."""
     spans, args = window
@@ -154,7 +177,7 @@ def test_an_unused_voice_leaves_before_any_turn_and_a_used_one_stays(window):
 def test_headroom_is_reached_or_only_the_newest_turn_is_left(window):
     spans, args = window
     plan = plan_context(spans, **args)
-    if why(plan, OLDEST_TURN) and plan.fits:
+    if why(plan, OLDEST_TURN) and args["needed"] <= args["limit"]:
         used = plan.n_positions + args["needed"]
         n_turns = sum(not span.pinned for span in plan.kept)
         assert n_turns <= 1 or used <= (1 - args["headroom"]) * args["limit"]
@@ -251,21 +274,32 @@ def test_extra_clips_leave_last_first_then_whole_references():
     assert why(plan, NO_ROOM) == [keys[2]]
 
 
-def test_a_turn_larger_than_the_context_does_not_fit_and_keeps_nothing():
+def test_the_clips_of_who_speaks_now_leave_after_those_of_the_others():
+    spans = [reference(0, 100, 1), reference(0, 100, 2), reference(1, 100, 1), reference(1, 100, 2)]
+    left = []
+    for needed in (100, 200, 300, 400):
+        plan = plan_context(spans, needed=needed, speakers={0, 1}, speaking=1, limit=400)
+        left.append([span.key[1:] for span, _ in plan.dropped])
+    assert left == [[(0, 2)], [(0, 2), (1, 2)], [(0, 2), (1, 2), (0, 1)], [(0, 2), (1, 2), (0, 1), (1, 1)]]
+
+
+def test_room_that_is_only_wished_for_does_not_cost_the_own_voice():
+    spans = [reference(0, 100), reference(1, 100), turn(1, 0, 50)]
+    plan = plan_context(spans, needed=400, least=250, speakers={0, 1}, speaking=1, limit=400)
+    assert plan.kept == (spans[1],)
+    assert plan_context(spans, needed=400, least=301, speakers={1}, speaking=1, limit=400).kept == ()
+
+
+def test_a_turn_larger_than_the_context_keeps_nothing():
     plan = plan_context([reference(0, 10), turn(1, 0, 10)], needed=2049, speakers={0})
-    assert not plan.fits
     assert plan.kept == ()
-    assert describe(plan, {}).endswith("and the text is still too long for it.")
-    assert (
-        describe(plan_context([], needed=2049, speakers={0}), {}) == "The text is too long for the context."
-    )
 
 
 @pytest.mark.parametrize(
-    "changes", [{"needed": -1}, {"limit": -1}, {"headroom": 1.0}, {"headroom": -0.1}], ids=str
+    "changes", [{"needed": -1}, {"limit": -1}, {"least": 2}, {"headroom": 1.0}, {"headroom": -0.1}], ids=str
 )
 def test_numbers_out_of_range_are_refused(changes):
-    with pytest.raises(ValueError, match=r"negative|headroom"):
+    with pytest.raises(ValueError, match=r"negative|headroom|least"):
         plan_context([], **{"needed": 1, "speakers": {0}, **changes})
 
 
@@ -274,47 +308,48 @@ def test_a_reference_after_a_turn_is_refused():
         plan_context([turn(1, 0, 1), reference(0, 1)], needed=1, speakers={0})
 
 
-def gone(*pairs: tuple[ContextSpan, str], kept: tuple[ContextSpan, ...] = ()) -> Plan:
-    return Plan(kept, pairs, 0, True)
-
-
 @pytest.mark.parametrize(
-    ("plan", "sentence"),
+    ("left", "sentence"),
     [
-        (gone(), ""),
-        (gone((turn(1, 0, 1), OLDEST_TURN)), "Context is full: left out the oldest turn."),
+        ([], ""),
+        ([(turn(1, 0, 1), OLDEST_TURN)], "Context is full: left out the oldest turn."),
         (
-            gone(
+            [
                 (reference(1, 1), UNUSED_VOICE),
                 (turn(1, 0, 1), OLDEST_TURN),
                 (turn(2, 0, 1), OLDEST_TURN),
                 (turn(3, 0, 1), HEADROOM),
-            ),
+            ],
             "Context is full: left out the 3 oldest turns and the unused voice anna.",
         ),
         (
-            gone((reference(7, 1), UNUSED_VOICE), (reference(2, 1), UNUSED_VOICE)),
+            [(reference(7, 1), UNUSED_VOICE), (reference(2, 1), UNUSED_VOICE)],
             "Context is full: left out the unused voices ben and speaker 7.",
         ),
         (
-            gone((reference(1, 1, 2), EXTRA_CLIP), (reference(2, 1), NO_ROOM)),
+            [(reference(1, 1, 2), EXTRA_CLIP), (reference(2, 1), NO_ROOM)],
             "Context is full: left out further clips of anna and the reference of ben.",
         ),
     ],
 )
-def test_the_notice_is_one_whole_sentence(plan, sentence):
-    assert describe(plan, NAMES) == sentence
+def test_the_notice_is_one_whole_sentence(left, sentence):
+    assert describe(left, (), NAMES) == sentence
 
 
 def test_the_notice_counts_turns_not_pieces():
     pieces = [replace(turn(i, 0, 1), key=("piece", i), turn=1) for i in range(3)]
     other = replace(turn(9, 0, 1), turn=2)
-    whole = gone(*((piece, OLDEST_TURN) for piece in pieces))
-    assert describe(whole, NAMES) == "Context is full: left out the oldest turn."
-    partly = gone((other, OLDEST_TURN), (pieces[0], HEADROOM), kept=tuple(pieces[1:]))
+    whole = [(piece, OLDEST_TURN) for piece in pieces]
+    assert describe(whole, [], NAMES) == "Context is full: left out the oldest turn."
+    partly = [(other, OLDEST_TURN), (pieces[0], HEADROOM)]
     assert (
-        describe(partly, NAMES)
+        describe(partly, pieces[1:], NAMES)
         == "Context is full: left out the oldest turn and the beginning of the next one."
     )
-    only_partly = gone((pieces[0], OLDEST_TURN), kept=tuple(pieces[1:]))
-    assert describe(only_partly, NAMES) == "Context is full: left out the beginning of the oldest turn."
+    sentence = "Context is full: left out the beginning of the oldest turn."
+    assert describe(whole[:1], pieces[1:], NAMES) == sentence
+
+
+def test_what_the_line_itself_said_is_no_news():
+    own = replace(turn(1, 0, 1), same_line=True)
+    assert describe([(own, OLDEST_TURN)], [], NAMES) == ""

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from csm_repl.loaded import LoadedModel
+from csm_repl.session.context import describe
 from csm_repl.speech import ContextPlan, Heard, PlannedContext, Planner
 from csm_repl.studio import Studio
+from tests.support.speaking import Room, Script
 from tests.support.studio import MakeStudio, say
 
 TEXT = "What has to be said now."
@@ -32,14 +35,14 @@ def plan(studio: Studio, context: PlannedContext, room: int) -> ContextPlan:
     return context.plan([], studio.planner.ids(0, TEXT), None, room)
 
 
-def facts(plan: ContextPlan) -> tuple[list[list[int]], str, frozenset, frozenset]:
-    return plan.prompt.tolist(), plan.notice, plan.gone, plan.left_out
+def facts(plan: ContextPlan) -> tuple[list[list[int]], tuple, frozenset]:
+    return plan.prompt.tolist(), plan.dropped, plan.left_out
 
 
 @pytest.mark.parametrize("room", [1, 20, 40, 90])
 def test_planning_twice_gives_the_same_and_changes_nothing(studio: Studio, room: int) -> None:
     heard = heard_by(studio)
-    context = PlannedContext(studio.planner, heard, 0, frozenset({0}), {})
+    context = PlannedContext(studio.planner, heard, 0, frozenset({0}))
     before = (heard.clips, heard.spans, heard.left_out, studio.conversation.kept, studio.context_used)
     first, second = (plan(studio, context, room) for _ in range(2))
     assert facts(first) == facts(second)
@@ -54,15 +57,14 @@ def test_planning_twice_gives_the_same_and_changes_nothing(studio: Studio, room:
         n_positions=studio.planner.n_positions,
         frame_rate=studio.codec.frame_rate,
     )
-    assert facts(plan(studio, PlannedContext(fresh, heard, 0, frozenset({0}), {}), room)) == facts(first)
+    assert facts(plan(studio, PlannedContext(fresh, heard, 0, frozenset({0})), room)) == facts(first)
 
 
 def test_what_leaves_is_told_and_the_context_after_it_is_another_value(studio: Studio) -> None:
     heard = heard_by(studio)
-    context = PlannedContext(studio.planner, heard, 0, frozenset({0}), {})
+    context = PlannedContext(studio.planner, heard, 0, frozenset({0}))
     found = plan(studio, context, 60)
     assert found.gone
-    assert found.notice
     after = context.after(found)
     assert isinstance(after, PlannedContext)
     assert context.heard is heard
@@ -71,14 +73,20 @@ def test_what_leaves_is_told_and_the_context_after_it_is_another_value(studio: S
     again = plan(studio, after, 60)
     assert torch.equal(again.prompt, found.prompt)
     assert not again.gone & found.gone
-    assert not again.notice
 
 
 def test_a_plan_that_fits_lets_nothing_go(make_studio: MakeStudio) -> None:
     studio = make_studio()
     say(studio, "One.")
-    context = PlannedContext(studio.planner, heard_by(studio), 0, frozenset({0}), {})
+    context = PlannedContext(studio.planner, heard_by(studio), 0, frozenset({0}))
     found = plan(studio, context, 100)
-    assert (found.notice, found.gone, found.left_out) == ("", frozenset(), frozenset())
+    assert (found.dropped, found.left_out) == ((), frozenset())
     assert isinstance(context.after(found), PlannedContext)
     assert len(found.prompt) == studio.context_used + len(studio.planner.ids(0, TEXT))
+
+
+def test_pieces_of_a_long_turn_that_leave_for_its_next_ones_are_no_news(micro: LoadedModel) -> None:
+    result = Room(micro).alone(Script("A piece.", n_pieces=6))
+    assert result.n_pieces_out > 0
+    assert len(result.dropped) == result.n_pieces_out
+    assert describe(result.dropped, (), {}) == ""

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from csm_repl.events import Audio, Event, LineDone, Notice, Progress, Stopped, TurnDone
+from csm_repl.events import Audio, Event, LineDone, Progress, Stopped, TurnDone
 from csm_repl.front.jobs import run_job
 from csm_repl.studio import Studio
 from csm_repl.studio.commands import run_line
@@ -76,10 +77,12 @@ def test_a_line_that_is_stopped_gives_back_what_had_left_for_it(
     assert [turn.text for turn in before] == ["One.", "Two."]
     studio.set("max_seconds", 6.0)
     line, events = run_line(studio, "On and on."), []
+    beginning = studio.engine.held()[:10].clone()
     for event in line:
         events.append(event)
-        if any("left out" in notice.text for notice in of_type(events, Notice)):
+        if isinstance(event, Progress | Audio) and event.generated_s > 5:
             break
+    assert not torch.equal(studio.engine.held()[:10], beginning)
     events.append(line.throw(KeyboardInterrupt))  # type: ignore[attr-defined]
     events += line
     assert [type(event).__name__ for event in events][-1] == "Stopped"

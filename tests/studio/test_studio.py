@@ -227,6 +227,40 @@ def test_a_turn_too_long_for_one_go_is_split_at_sentence_ends_and_joined(make_st
     assert turn.file.name == "001.wav"
 
 
+def test_one_notice_says_what_left_for_a_line_before_its_end(
+    make_studio: MakeStudio, micro_checkpoint: Path
+) -> None:
+    studio = make_studio(model=str(micro_checkpoint), references="nowhere", max_seconds="1")
+    say(studio, "One.||Two.")
+    studio.set("max_seconds", 5.0)
+    events = say(studio, "Three.||Four.||Five.")
+    [notice] = of_type(events, Notice)
+    assert notice.text == "Context is full: left out the 2 oldest turns."
+    assert [type(event) for event in events[-2:]] == [Notice, LineDone]
+
+
+def test_who_speaks_keeps_the_own_reference_however_short_the_room_is(
+    make_studio: MakeStudio, micro_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both clips and a reply do not fit. Speaker 1's stands behind speaker 0's, and used to leave first."""
+    studio = make_studio(model=str(micro_checkpoint), max_seconds="2")
+    prompts: list[list[int]] = []
+    submit = studio.engine.submit
+
+    def spy(request: TakeRequest) -> int:
+        prompts.append(request.prompt[:, -1].tolist())
+        return submit(request)
+
+    monkeypatch.setattr(studio.engine, "submit", spy)
+    events = say(studio, "Hi.1||Ho.0")
+    for prompt, speaker in zip(prompts, (1, 0), strict=True):
+        [clip] = studio.voices.of(speaker)
+        text = list(studio.planner.ids(speaker, clip.text))
+        assert prompt[: len(text)] == text
+    [notice] = of_type(events, Notice)
+    assert notice.text == "Context is full: left out the references of speaker 0 and anna."
+
+
 def test_a_speaker_below_zero_speaks_nothing_of_the_line(make_studio: MakeStudio) -> None:
     studio = make_studio()
     with pytest.raises(LineError, match="Turn 2"):

@@ -62,7 +62,7 @@ class Room:
     def request(self, script: Script, heard: Heard | None = None) -> TurnRequest:
         ids = self.planner.ids(script.speaker, script.text)
         context = PlannedContext(
-            self.planner, heard or Heard(()), script.speaker, frozenset({script.speaker}), {}, min_room=1
+            self.planner, heard or Heard(()), script.speaker, frozenset({script.speaker}), min_room=1
         )
         pieces = [TurnPiece(f"{script.text} {n}", ids, 16, 12) for n in range(script.n_pieces)]
         return TurnRequest(

@@ -13,6 +13,7 @@ import pexpect
 import pyte
 
 CTRL_C, CTRL_D, CTRL_R = "\x03", "\x04", "\x12"
+F1 = "\x1bOP"
 UP, TAB, ENTER, ALT_ENTER = "\x1b[A", "\t", "\r", "\x1b\r"
 TIMEOUT_S = 30.0
 

@@ -17,6 +17,7 @@ from tests.support.texts import LONG, RUNS, TEXTS, assert_work_grows_with_the_le
 
 COMMANDS = "CLEAR SWAP BACK HISTORY EXIT HELP VOICES STATUS SET UNDO RETRY PLAY SAVE LOAD"
 NAMES = tuple(COMMANDS.split())
+INVISIBLE = "\u00ad\u180e\u200b\u2060\ufeff"
 SEED_LINE = "Yeah, they're real cool.||I see that Yala! How rare are they?||I dunno, they're a pwii.0"
 
 
@@ -24,6 +25,11 @@ def spoken(text: str) -> Line:
     parsed = parse(text, NAMES)
     assert isinstance(parsed, Line), f"{text!r} is a command"
     return parsed
+
+
+def seen(text: str) -> str:
+    """What of a text can be seen."""
+    return squeezed(text.translate(str.maketrans("", "", INVISIBLE)))
 
 
 def table(heading: str) -> list[tuple[str, ...]]:
@@ -107,9 +113,11 @@ def test_the_page_tells_which_numbers_are_spoken(text: str, _why: str) -> None:
 
 # `→` stands where the offset is taken off.
 OFFSETS = """
-Hello!→  12|Hello!→ -1|Hello.→-05|Hello.→00|Sure!→-1|ok→-1|Bonjour !→1|Yes,→1|!→1|Wait--→1|Wait—→1|Wait—→-1
-Ünïcode日本語→1|日本語。→ 1|cafe\u0301→1|❤️→1|👍🏽→1|Great :)→1|*laughs*→1|I'm 100%→1|R2D→2|It was 2024.→-1
+Hello!→  12|Hello!→ -1|Hello.→-05|Hello.→00|Sure!→-1|Bonjour !→1|Yes,→1|!→1|Wait--→1|Wait—→1|Wait—→-1
+Ünïcode日本語→1|日本語。→ 1|cafe\u0301→1|❤️→1|👍🏽→1|Great :)→1|*laughs*→1|I'm 100%→1|It was 2024.→-1
 He said "hi."→ 1|He said "5."→1|(Really!)→ 1|„Hallo.“→1|No.→ 1|Oh no.→ 1|So am I.→ 1|I ate a fig.→ 1
+It's well-known.→1|I had COVID-19!→1|see https://example.com!→1|Is it GPT-4?→-1|a@b.de!→ 2|snake_→1
+mp→3|Win→95|No.→1
 """
 
 
@@ -126,6 +134,9 @@ def test_an_offset_may_stand_on_the_next_line_and_have_a_typographic_minus() -> 
 SPOKEN_NUMBERS = """
 5|-5|--5|$.50|-.5|.5|US$1|x^2|A+1|2 + 1|`5|“5|(5|¿5|:3|1,50|3.5.0|192.168.0.1|3-2-1|10--12|10–-1|1−1|1!2.3
 １2|٣1|x²1|1️⃣2|Score: 5|Yes, 1|ok 1|Great 🙂 1|approx. 5|the No. 1|pp. 12|e.g. 5|Hello! - 5|Hello! +1
+ok-1|GPT-4|R2-D2|COVID-19|R2D2|It's 5pm1|Ünï-1|日本-1|well-known1|p.12|pp.3|fig.3|Vol.2|v.2|the No.1
+see https://example.com/a1|https://example.com1|(http://a.de/1|www.example.com1|example.com/a1|mail a1@b.de1
+https://example.com/x.1|ftp://a.b/c-1
 """
 
 
@@ -250,17 +261,17 @@ def test_rendered_text_means_the_same(text: str, names: tuple[str, ...]) -> None
 def test_text_is_never_lost_or_invented(text: str, names: tuple[str, ...]) -> None:
     parsed = parse(text, names)
     if isinstance(parsed, Command):
-        rest = squeezed(text).replace("$", "").upper()
-        assert rest == squeezed(parsed.name + parsed.args).replace("$", "").upper()
+        rest = seen(text).replace("$", "").upper()
+        assert rest == seen(parsed.name + parsed.args).replace("$", "").upper()
         return
     segments = dict(enumerate(text.split(SEPARATOR)))
     for turn in parsed.turns:
-        segment = squeezed(segments.pop(turn.position))
-        assert segment.startswith(squeezed(turn.text))
-        number = segment[len(squeezed(turn.text)) :]
+        segment = seen(segments.pop(turn.position))
+        assert segment.startswith(seen(turn.text))
+        number = segment[len(seen(turn.text)) :]
         assert turn.written == bool(number)
         assert turn.offset == (int(number.replace("−", "-")) if turn.written else turn.position)
-    assert not squeezed("".join(segments.values()))
+    assert not seen("".join(segments.values())).strip("\u200c\u200d\ufe0e\ufe0f")
 
 
 @unhurried
@@ -272,8 +283,9 @@ def test_spans_cover_the_text_and_agree_with_the_meaning(text: str, names: tuple
     assert (found[-1].end if found else 0) == len(text)
 
     def of(kind: str) -> list[str]:
-        pieces = [text[span.start : span.end].strip() for span in found if span.kind == kind]
-        return [piece for piece in pieces if piece]
+        pieces = [text[span.start : span.end] for span in found if span.kind == kind]
+        pieces = [piece.translate(str.maketrans("", "", INVISIBLE)).strip() for piece in pieces]
+        return [piece for piece in pieces if piece.strip("\u200c\u200d\ufe0e\ufe0f ")]
 
     parsed = parse(text, names)
     if isinstance(parsed, Command):
@@ -315,3 +327,29 @@ def test_a_long_run_of_one_character_keeps_its_meaning(char: str) -> None:
     """Long enough that an expression that goes back over it would not come to an end."""
     for text in (char * 100_000 + "a", "$a" + char * 100_000 + "$"):
         assert parse(render(parse(text))) == parse(text)
+
+
+# --- what cannot be seen ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("char", INVISIBLE)
+def test_what_can_neither_be_seen_nor_said_is_not_there(char: str) -> None:
+    assert spoken(f"{char}Hel{char}lo!{char}1{char}||{char}{char}||Hi{char}") == spoken("Hello!1||||Hi")
+    assert parse(f"{char}$SWAP$ {char}", NAMES) == Command("SWAP")
+    assert spoken(f"{char} {char}").empty
+
+
+def test_joiners_stay_in_words_and_emoji_and_are_no_text_alone() -> None:
+    for text in ("می\u200cخواهم", "क्\u200dष", "👩\u200d🚀", "❤\ufe0f"):
+        assert spoken(text).turns == (Turn(0, text, 0, False),)
+    assert spoken("\u200d||\u200c \ufe0f").empty
+
+
+@given(TEXTS)
+def test_without_offsets_every_number_is_spoken(text: str) -> None:
+    parsed = parse(text, NAMES, offsets=False)
+    if isinstance(parsed, Line):
+        assert not any(turn.written for turn in parsed.turns)
+        assert all(span.kind != "offset" for span in spans(text, NAMES, offsets=False))
+    else:
+        assert parse(text, NAMES) == parsed

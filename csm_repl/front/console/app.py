@@ -16,8 +16,9 @@ from csm_repl import __version__
 from csm_repl.audio import SAMPLE_RATE, AudioSink, open_sink
 from csm_repl.errors import CsmReplError, ExitCode
 from csm_repl.events import Audio, Echo, Event, LineDone, Notice, PlayFile, Quit, Stopped
+from csm_repl.front.console.block import is_command, left_out, lines_of, summary
 from csm_repl.front.console.playback import Playback
-from csm_repl.front.console.terminal import kept_terminal, silent_keys
+from csm_repl.front.console.terminal import drop_typed, orderly_suspend, silent_keys
 from csm_repl.front.jobs import Interrupts, run_job, unexpected
 from csm_repl.front.printers import JsonPrinter, Printer
 from csm_repl.front.printers.rich import RichPrinter, open_console
@@ -26,6 +27,7 @@ from csm_repl.studio.commands import run_line
 from csm_repl.terminal import held_interrupts
 
 if TYPE_CHECKING:
+    from csm_repl.front.console.prompt import Prompt
     from csm_repl.studio import Studio
 
 __all__ = ["ConsoleApp", "run_console"]
@@ -45,18 +47,23 @@ def run_console(settings: Settings) -> ExitCode:
     if settings.json:
         printer = JsonPrinter(sys.stdout, sys.stderr, quiet=settings.quiet, verbose=settings.verbose)
     with contextlib.ExitStack() as stack:
-        # Once for all: an interrupt at a bad moment must not leave a shell without echo.
-        stack.enter_context(kept_terminal())
+        # Once for all: an interrupt at a bad moment must not leave a shell without echo, and what the
+        # terminal sends between a prompt and a job must not be echoed.
+        stack.enter_context(orderly_suspend())
+        stack.enter_context(silent_keys())
         interrupts = stack.enter_context(Interrupts())
         try:
             # An output that cannot be written is said before the model loads.
             sink = _open_sink(settings, stack)
-            with silent_keys():
-                studio = _open_studio(settings, printer)
+            studio = _open_studio(settings, printer)
         except KeyboardInterrupt:
             printer.handle(Stopped("Stopped."), 0)
-            return ExitCode.INTERRUPTED
-        return ConsoleApp(studio, printer, sink, interrupts).run()
+            code = ExitCode.INTERRUPTED
+        else:
+            code = ConsoleApp(studio, printer, sink, interrupts).run()
+        if code == ExitCode.INTERRUPTED:
+            drop_typed()
+        return code
 
 
 def _open_sink(settings: Settings, stack: contextlib.ExitStack) -> AudioSink | None:
@@ -132,14 +139,16 @@ class ConsoleApp:
         # Here and not above: it wants the voices' names.
         from csm_repl.front.console.prompt import LeftByInterruptError, open_prompt
 
-        prompt = open_prompt(self._studio, self._studio.settings.color, self._interrupted_prompt)
+        prompt = open_prompt(
+            self._studio,
+            self._studio.settings.color,
+            self._interrupts,
+            on_interrupt=self._playback.stop,
+            on_help=self._help,
+        )
         while not self._quit:
             try:
-                text = prompt.read()
-                self._line += 1
-                self._job(run_line(self._studio, text))
-                if text.strip() and not self._quit:
-                    self._gap()
+                self._run(prompt.read(), prompt)
             except EOFError:
                 break
             except LeftByInterruptError:
@@ -151,6 +160,34 @@ class ConsoleApp:
                 log.info("the terminal cannot be read any more", exc_info=True)
                 break
         return ExitCode.OK
+
+    def _run(self, text: str, prompt: Prompt) -> None:
+        """Runs the lines of `text`, one after the other; Ctrl-C leaves out those that are still to come."""
+        waiting = lines_of(text)
+        if not waiting:
+            return
+        n_lines = len(waiting)
+        stopped = False
+        try:
+            if n_lines > 1:
+                self._printer.handle(Notice(summary(waiting)), self._line)
+            while waiting and not stopped and not self._quit:
+                line = waiting.pop(0)
+                self._line += 1
+                if n_lines > 1:
+                    self._show_place(n_lines - len(waiting), n_lines, line)
+                stopped = self._job(run_line(self._studio, line))
+        except KeyboardInterrupt:
+            self._playback.stop()
+            stopped = True
+        if stopped:
+            # Where a terminal does not mark what is pasted, the rest of it waits as if it had been typed.
+            waiting += prompt.take_waiting()
+        if waiting and not self._quit:
+            prompt.remember("\n".join(waiting))
+            self._printer.handle(Stopped(left_out(len(waiting))), self._line)
+        if not self._quit:
+            self._gap()
 
     def _finish(self, *, wait: bool) -> None:
         for path in self._studio.finish():
@@ -164,11 +201,12 @@ class ConsoleApp:
 
     # --- a job ----------------------------------------------------------------------------------------
 
-    def _job(self, events: Iterator[Event]) -> None:
-        """Runs to its end whatever happens; only leaving gets through."""
+    def _job(self, events: Iterator[Event]) -> bool:
+        """Runs to its end whatever happens; only leaving gets through. Whether Ctrl-C stopped it."""
+        # Once more: behind a shell, the terminal may have got other modes.
         with silent_keys():
             try:
-                run_job(events, self._handle)
+                return run_job(events, self._handle)
             except CsmReplError as error:
                 log.info("line %d failed", self._line, exc_info=True)
                 self._fail(error)
@@ -177,6 +215,7 @@ class ConsoleApp:
                 self._fail(unexpected(error))
             finally:
                 self._rest()
+        return False
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Quit):
@@ -211,9 +250,14 @@ class ConsoleApp:
         if isinstance(self._printer, RichPrinter):
             self._printer.gap()
 
-    def _interrupted_prompt(self) -> bool:
-        self._playback.stop()
-        return self._interrupts.note()
+    def _show_place(self, number: int, n_lines: int, line: str) -> None:
+        if isinstance(self._printer, RichPrinter):
+            self._printer.place(number, n_lines, line if is_command(line) else "")
+
+    def _help(self) -> None:
+        for event in run_line(self._studio, "$HELP$"):
+            self._printer.handle(event, self._line)
+        self._gap()
 
     def _look_at_voices(self) -> Iterator[Event]:
         """As `Studio.refresh_voices`, without what the banner says anyway."""

@@ -16,10 +16,11 @@ from csm_repl.studio.commands import COMMANDS
 if TYPE_CHECKING:
     from csm_repl.studio import Studio
 
-__all__ = ["CommandCompleter", "begins_command"]
+__all__ = ["CommandCompleter", "begins_command", "closed_command", "is_left_open"]
 
 _NAME = re.compile(r"\s*\$([^\W\d_]*)\Z")
 _ARGUMENTS = re.compile(r"\s*\$([^\W\d_]+)\$?\s+([^$]*)\Z")
+_OPEN = re.compile(r"\s*\$([^\W\d_]+)([ \t][^$|\n]*)?\Z")
 _VALUE_WORDS = ("on", "off", "auto", "random", "emacs", "vi")
 """Settings take these words or none; each is offered where the setting's own parser accepts it."""
 
@@ -27,6 +28,17 @@ _VALUE_WORDS = ("on", "off", "auto", "random", "emacs", "vi")
 def begins_command(text: str) -> bool:
     """Whether what has been typed so far can only become a command."""
     return _NAME.match(text) is not None or _ARGUMENTS.match(text) is not None
+
+
+def is_left_open(text: str) -> bool:
+    """Whether a completion has left `text` as a command whose arguments are still to come."""
+    return begins_command(text) and text.endswith(" ")
+
+
+def closed_command(text: str) -> str:
+    """`text` with the dollar sign that ends a command, where only that is missing."""
+    match = _OPEN.match(text)
+    return f"{text.rstrip()}$" if match and match[1].upper() in COMMANDS else text
 
 
 class CommandCompleter(Completer):
@@ -80,9 +92,10 @@ class CommandCompleter(Completer):
 def _names(typed: str) -> Iterator[Completion]:
     for name, command in COMMANDS.items():
         if name.startswith(typed.upper()):
-            # One that takes arguments is left open for them.
+            # One that needs arguments is left open for them.
+            needs_arguments = command.args and not command.args.startswith("[")
             yield Completion(
-                f"${name} " if command.args else f"${name}$",
+                f"${name} " if needs_arguments else f"${name}$",
                 start_position=-len(typed) - 1,
                 display=command.usage,
                 display_meta=command.help,

@@ -9,7 +9,7 @@ from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.lexers import Lexer
 
 from csm_repl.front.printers.rich import speaker_color
-from csm_repl.text.grammar import Span, spans
+from csm_repl.text.grammar import Command, Span, parse, spans
 
 __all__ = ["LineLexer", "fragments", "speaker_style"]
 
@@ -22,36 +22,54 @@ def speaker_style(speaker: int) -> str:
 
 
 class LineLexer(Lexer):
-    """Text in the colour of whoever will speak it.
+    """Text in the colour of whoever will speak it; every row of it is a line of its own.
 
     Args:
         names: the commands there are.
         primary: the primary speaker at this moment.
+        offsets: whether offsets can be written at this moment.
     """
 
-    def __init__(self, names: Collection[str], primary: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        names: Collection[str],
+        primary: Callable[[], int],
+        offsets: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._names = names
         self._primary = primary
+        self._offsets = offsets
 
     def lex_document(self, document: Document) -> Callable[[int], StyleAndTextTuples]:
-        lines: list[StyleAndTextTuples] = [[]]
-        for style, text in fragments(document.text, self._names, self._primary()):
-            first, *others = text.split("\n")
-            lines[-1].append((style, first))
-            lines.extend([(style, other)] for other in others)
+        rows = document.lines
+        primaries = [self._primary()]
 
         def get_line(number: int) -> StyleAndTextTuples:
-            return lines[number] if number < len(lines) else []
+            if number >= len(rows):
+                return []
+            for row in rows[len(primaries) - 1 : number]:
+                primaries.append(_primary_after(row, primaries[-1]))
+            return [*fragments(rows[number], self._names, primaries[number], offsets=self._offsets())]
 
         return get_line
 
 
-def fragments(text: str, names: Collection[str], primary: int) -> list[tuple[str, str]]:
+def _primary_after(row: str, primary: int) -> int:
+    """The primary speaker after a row that may be a command."""
+    parsed = parse(row) if "$" in row else None
+    if not isinstance(parsed, Command) or parsed.mistyped:
+        return primary
+    return max(0, primary + {"SWAP": 1, "BACK": -1}.get(parsed.name, 0))
+
+
+def fragments(
+    text: str, names: Collection[str], primary: int, *, offsets: bool = True
+) -> list[tuple[str, str]]:
     """`text` in pieces, each with its style."""
     result = []
     turn: list[Span] = []
     position = 0
-    for span in [*spans(text, names), None]:
+    for span in [*spans(text, names, offsets=offsets), None]:
         if span is not None and span.kind in {"text", "offset"}:
             turn.append(span)
             continue

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from csm_repl.audio import SAMPLE_RATE, AudioSink, open_sink
 from csm_repl.audio.player import Player, open_player
 from csm_repl.errors import ExitCode, LineError, OutputError, UsageError
 from csm_repl.events import Stopped
 from csm_repl.front.jobs import Interrupts, run_job
-from csm_repl.front.pipe.lines import LineFeed, read_lines
+from csm_repl.front.pipe.lines import LineFeed, first_unreadable, read_lines
 from csm_repl.front.pipe.listener import Listener
-from csm_repl.front.pipe.side_by_side import NOT_UTF8, SideBySide
+from csm_repl.front.pipe.side_by_side import SideBySide
 from csm_repl.front.printers import JsonPrinter, PlainPrinter
 from csm_repl.settings import Settings
 from csm_repl.studio import Studio, open_studio
@@ -54,8 +54,13 @@ def run_pipe(settings: Settings, source: Path | None) -> ExitCode:
 
 
 @contextlib.contextmanager
-def _open_lines(source: Path | None) -> Iterator[BinaryIO]:
+def _open_lines(source: Path | None) -> Iterator[io.BufferedReader]:
     if source is None:
+        descriptor = sys.stdin.fileno()
+        # Where a shell's < began; a pipe has no place, and is not looked at.
+        with contextlib.suppress(OSError):
+            _refuse_unreadable(descriptor, os.lseek(descriptor, 0, os.SEEK_CUR), "stdin")
+        assert isinstance(sys.stdin.buffer, io.BufferedReader)
         yield sys.stdin.buffer
         return
     try:
@@ -71,7 +76,17 @@ def _open_lines(source: Path | None) -> Iterator[BinaryIO]:
             raise UsageError(
                 f"The script {source} cannot be read: {error.strerror}.", "Give a text file, or - for stdin."
             ) from error
+        _refuse_unreadable(file.fileno(), 0, str(source))
         yield file
+
+
+def _refuse_unreadable(descriptor: int, start: int, name: str) -> None:
+    """A script that is not text is refused as a whole, before the model is loaded."""
+    found = first_unreadable(descriptor, start)
+    if found is not None:
+        number, error = found
+        assert isinstance(error, LineError)
+        raise UsageError(f"The script {name} is not spoken: line {number}: {error.cause}", error.remedy)
 
 
 def _open_sink(settings: Settings, stack: contextlib.ExitStack) -> AudioSink | None:
@@ -101,7 +116,7 @@ def _reader_left(printer: PlainPrinter) -> ExitCode:
     return ExitCode.SOME_LINES_FAILED
 
 
-def _run(studio: Studio, file: BinaryIO, listener: Listener, *, is_script: bool) -> ExitCode:
+def _run(studio: Studio, file: io.BufferedReader, listener: Listener, *, is_script: bool) -> ExitCode:
     # Voices that cannot be used are said once, before the first line.
     interrupted = run_job(studio.refresh_voices(), lambda event: listener.handle(event, 0))
     if interrupted:
@@ -116,13 +131,13 @@ def _run(studio: Studio, file: BinaryIO, listener: Listener, *, is_script: bool)
     return ExitCode.SOME_LINES_FAILED if listener.failed else ExitCode.OK
 
 
-def _run_one_by_one(studio: Studio, file: BinaryIO, listener: Listener) -> bool:
+def _run_one_by_one(studio: Studio, file: io.BufferedReader, listener: Listener) -> bool:
     """Speaks line by line; whether Ctrl-C stopped it."""
     for number, text in read_lines(file):
         handle = functools.partial(listener.handle, line=number)
         try:
-            if text is None:
-                raise LineError(*NOT_UTF8)
+            if isinstance(text, LineError):
+                raise text
             if run_job(run_line(studio, text), handle):
                 return True
         except Exception as error:

@@ -19,11 +19,10 @@ from csm_repl.studio.commands import parse_input, run_line
 from csm_repl.studio.line import LineJob
 from csm_repl.text.grammar import Command, Line
 
-__all__ = ["NOT_UTF8", "SideBySide"]
+__all__ = ["SideBySide"]
 
 LINES_PER_SLOT = 4
 """So many lines may be begun for each slot: those that are over wait, with their sound, for a slow one."""
-NOT_UTF8 = ("This line is not UTF-8.", "Save the script as UTF-8.")
 
 
 class _Begun:
@@ -112,12 +111,12 @@ class SideBySide:
                 return
             self._take_in(*item)
 
-    def _take_in(self, number: int, text: str | None) -> None:
+    def _take_in(self, number: int, text: str | LineError) -> None:
         line = _Begun(number)
         try:
-            if text is None:
-                raise LineError(*NOT_UTF8)
-            parsed = parse_input(text)
+            if isinstance(text, LineError):
+                raise text
+            parsed = parse_input(text, offsets=self._studio.settings.offsets == "on")
             if isinstance(parsed, Command):
                 self._command = (number, text)
                 return

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
 from rich.padding import Padding
 from rich.spinner import Spinner
@@ -32,24 +32,21 @@ from csm_repl.events import (
     TurnDone,
     TurnStarted,
 )
-from csm_repl.front.printers.base import defused, report_line
+from csm_repl.front.printers.base import defused, report_lines, speaker_color
 from csm_repl.terminal import open_console
 
 __all__ = ["RichPrinter", "open_console", "print_table", "speaker_color", "speaker_label"]
 
-# Red is left to errors, and black and white may be the background.
-_SPEAKER_COLORS = ("cyan", "magenta", "green", "yellow", "bright_blue")
 _LONGEST_VOICE = 20
-_SHORT_CELL = 20
-"""A column without a longer cell is not wrapped; the others share what is left of the width."""
 _GAP = 2
-_LEAST_TEXT = 24
+_LEAST_TEXT = 16
 """A text column narrower than this cannot be read."""
-
-
-def speaker_color(speaker: int) -> str:
-    """The name of an ANSI colour."""
-    return _SPEAKER_COLORS[speaker % len(_SPEAKER_COLORS)]
+_LEAST_LONG_TEXT = 24
+_LONG_TEXT = 48
+_TEXT_COLUMNS = ("text", "value", "does")
+"""Tables have one of these; it is wrapped, and gets what the others leave."""
+_DISPENSABLE = ("transcript", "seconds", "file", "from")
+"""Columns that a narrow terminal loses, the first ones first."""
 
 
 def speaker_label(speaker: int, voice: str) -> str:
@@ -57,14 +54,14 @@ def speaker_label(speaker: int, voice: str) -> str:
     name = defused(voice)
     if name == f"speaker {speaker}":
         return name
-    return f"{speaker} {name if len(name) <= _LONGEST_VOICE else name[: _LONGEST_VOICE - 1] + '…'}"
+    return f"{speaker} {_fitted(name, _LONGEST_VOICE)}"
 
 
 def print_table(table: Table, *, color: str) -> None:
     """A table on stdout: fitted to a terminal, in full width anywhere else."""
     console = open_console(color)
     if not sys.stdout.isatty():
-        console.width = max(80, sum(_widths(table)) + _GAP * len(table.columns))
+        console.width = max(80, sum(_widths(table).values()) + _GAP * len(table.columns))
     _print_table(console, table)
 
 
@@ -143,6 +140,12 @@ class RichPrinter:
         for hint in hints:
             self._print(Text(defused(hint), style="dim"))
 
+    def place(self, number: int, n_lines: int, command: str) -> None:
+        """Which line of a block comes now; a command's text too, which nothing else repeats."""
+        if not self._quiet:
+            text = defused(f"{number}/{n_lines}  {command}").rstrip()
+            self._print(Text(text, style="dim", no_wrap=True, overflow="ellipsis"))
+
     def gap(self) -> None:
         """An empty line, between what was shown and the next prompt."""
         if not self._quiet:
@@ -211,15 +214,16 @@ class RichPrinter:
         self._print(Text(defused(event.text), style=style))
 
     def _print_report(self, event: TurnDone) -> None:
-        grid = Grid.grid(padding=(0, 2, 0, 0))
-        cells = [Text(report_line(event), style="dim" if event.ended == "end" else "yellow")]
+        style = "dim" if event.ended == "end" else "yellow"
         # The only turn's file is the line's, which comes next; a stopped turn is followed by no line.
-        if event.n_turns > 1 or event.ended == "interrupted":
-            grid.add_column(no_wrap=True)
-            cells.insert(0, Text(event.file.name, style=speaker_color(event.speaker)))
-        grid.add_column(overflow="fold")
-        grid.add_row(*cells)
-        self._print(Padding(grid, (0, 0, 0, 2)))
+        names_file = event.n_turns > 1 or event.ended == "interrupted"
+        file = Text(f"{event.file.name}  " if names_file else "", style=speaker_color(event.speaker))
+        room = self.console.width - _GAP - file.cell_len
+        reports = list(report_lines(event))
+        report, *others = next((lines for lines in reports if cell_len(lines[0]) <= room), reports[-1])
+        self._print(Padding(file + Text(report, style=style), (0, 0, 0, _GAP)))
+        for line in others:
+            self._print(Padding(Text(line, style=style), (0, 0, 0, 2 * _GAP)))
 
 
 class _LiveTurn:
@@ -231,21 +235,26 @@ class _LiveTurn:
         self.generated_s = 0.0
         self.elapsed_s = 0.0
 
-    def __rich__(self) -> RenderableType:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         event = self._event
-        text = Text(no_wrap=True, overflow="ellipsis")
-        text.append_text(Text.assemble(self._spinner.render(time.monotonic())))  # type: ignore[arg-type]
-        text.append(" ")
+        who = Text(speaker_label(event.speaker, event.voice), style=speaker_color(event.speaker))
         if event.n_turns > 1:
-            text.append(f"{event.index + 1}/{event.n_turns} ", style="dim")
-        text.append(speaker_label(event.speaker, event.voice), style=speaker_color(event.speaker))
-        text.append(f"  {self.generated_s:.1f} s")
+            who = Text(f"{event.index + 1}/{event.n_turns} ", style="dim") + who
+        parts = {"who": who, "seconds": Text(f"{self.generated_s:.1f} s")}
         if self.generated_s:
-            text.append(f"  RTF {self.elapsed_s / self.generated_s:.2f}")
+            parts["speed"] = Text(f"RTF {self.elapsed_s / self.generated_s:.2f}")
         if event.ceiling_s is not None:
-            text.append(f"  at most {event.ceiling_s:.1f} s", style="dim")
-        text.append("  Ctrl-C stops", style="dim")
-        return text
+            parts["ceiling"] = Text(f"at most {event.ceiling_s:.1f} s", style="dim")
+        parts["keys"] = Text("Ctrl-C stops", style="dim")
+        for least_useful in (None, "ceiling", "speed", "keys"):
+            parts.pop(str(least_useful), None)
+            text = Text(" " * _GAP).join(parts.values())
+            if text.cell_len + _GAP <= options.max_width:
+                break
+        spinner = Text.assemble(self._spinner.render(time.monotonic()), " ")  # type: ignore[arg-type]
+        line = spinner + text
+        line.truncate(options.max_width, overflow="ellipsis")
+        yield line
 
 
 def _echo(event: Echo) -> RenderableType:
@@ -264,51 +273,63 @@ def _print_table(console: Console, table: Table) -> None:
         return
     console.print(Text(defused(table.title), style="bold"))
     widths = _widths(table)
-    longest = widths.index(max(widths))
-    others = sum(widths) - widths[longest] + _GAP * (len(widths) - 1)
-    if console.width - others < min(_LEAST_TEXT, widths[longest]):
-        _print_stacked(console, table, widths, longest)
-    else:
-        console.print(_grid(table))
+    flexible = next((name for name in _TEXT_COLUMNS if name in widths), max(widths, key=lambda n: widths[n]))
+    natural = widths.pop(flexible)
+    least = min(natural, _LEAST_LONG_TEXT if natural > _LONG_TEXT else _LEAST_TEXT)
+    for beside in _fewer_and_fewer(widths, console.width):
+        room = console.width - sum(beside.values()) - _GAP * len(beside)
+        if room >= least:
+            shown = [name for name in table.columns if name in beside or name == flexible]
+            console.print(_grid(table, shown, {**beside, flexible: min(natural, room)}))
+            return
+    _print_stacked(console, table, widths, flexible)
 
 
-def _print_stacked(console: Console, table: Table, widths: list[int], longest: int) -> None:
-    """The longest column's cells under their rows, for a terminal too narrow to have them beside."""
+def _fewer_and_fewer(widths: dict[str, int], width: int) -> Iterator[dict[str, int]]:
+    """What may stand beside the text: all columns, then without those that can be spared, then folded."""
+    yield widths
+    for name in _DISPENSABLE:
+        if widths.pop(name, None) is not None:
+            yield widths
+    yield {name: min(natural, width // 3) for name, natural in widths.items()}
+
+
+def _print_stacked(console: Console, table: Table, widths: dict[str, int], below: str) -> None:
+    """One column's cells under their rows, for a terminal too narrow to have them beside."""
+    while sum(widths.values()) + _GAP * (len(widths) - 1) > console.width > 2 * _GAP * len(widths):
+        widths[max(widths, key=lambda name: widths[name])] -= 1
     for row in [table.columns, *table.rows]:
         style = "dim" if row is table.columns else ""
-        cells = [set_cell_size(defused(cell), width) for cell, width in zip(row, widths, strict=True)]
-        del cells[longest]
-        console.print(Text((" " * _GAP).join(cells).rstrip(), style=style))
-        console.print(Padding(Text(defused(row[longest]), style=style), (0, 0, 0, _GAP)))
+        cells = {name: defused(cell) for name, cell in zip(table.columns, row, strict=True)}
+        beside = [set_cell_size(_fitted(cells[name], width), width) for name, width in widths.items()]
+        line = Text((" " * _GAP).join(beside).rstrip(), style=style, no_wrap=True, overflow="crop")
+        console.print(line)
+        console.print(Padding(Text(cells[below], style=style, overflow="fold"), (0, 0, 0, _GAP)))
 
 
-def _widths(table: Table) -> list[int]:
-    return [
-        max(cell_len(defused(row[index])) for row in [table.columns, *table.rows])
-        for index in range(len(table.columns))
-    ]
+def _widths(table: Table) -> dict[str, int]:
+    return {
+        name: max(cell_len(defused(row[index])) for row in [table.columns, *table.rows])
+        for index, name in enumerate(table.columns)
+    }
 
 
-def _grid(table: Table) -> Grid:
+def _grid(table: Table, shown: list[str], widths: dict[str, int]) -> Grid:
     grid = Grid(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="dim")
-    for index, name in enumerate(table.columns):
-        cells = [row[index] for row in table.rows]
-        grid.add_column(
-            name,
-            no_wrap=all(len(cell) <= _SHORT_CELL for cell in cells),
-            overflow="fold",
-            justify="right" if all(_is_number(cell) for cell in cells) else "left",
-        )
+    for name in shown:
+        index = table.columns.index(name)
+        is_numeric = all(_is_number(row[index]) for row in table.rows)
+        grid.add_column(name, width=widths[name], overflow="fold", justify="right" if is_numeric else "left")
     for row, record in zip(table.rows, table.records, strict=True):
         speaker = record.get("speaker")
         color = speaker_color(speaker) if isinstance(speaker, int) else ""
-        grid.add_row(
-            *(
-                Text(defused(cell), style=color if name == "voice" else "")
-                for name, cell in zip(table.columns, row, strict=True)
-            )
-        )
+        cells = dict(zip(table.columns, row, strict=True))
+        grid.add_row(*(Text(defused(cells[name]), style=color if name == "voice" else "") for name in shown))
     return grid
+
+
+def _fitted(text: str, width: int) -> str:
+    return text if cell_len(text) <= width else set_cell_size(text, width - 1).rstrip() + "…"
 
 
 def _is_number(cell: str) -> bool:

@@ -7,7 +7,7 @@ from prompt_toolkit.completion import CompleteEvent, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.formatted_text import to_plain_text
 
-from csm_repl.front.console.completer import CommandCompleter, begins_command
+from csm_repl.front.console.completer import CommandCompleter, begins_command, closed_command, is_left_open
 from csm_repl.settings import specs
 from csm_repl.studio.commands import COMMANDS
 
@@ -36,6 +36,23 @@ def test_case_does_not_matter(studio: Any, typed: str) -> None:
 
 def test_a_command_with_arguments_is_left_open(studio: Any) -> None:
     assert "$SET " in _results(studio, "$s")
+
+
+def test_a_command_that_works_without_arguments_is_closed(studio: Any) -> None:
+    assert _results(studio, "$pla") == ["$PLAY$"]
+    assert _results(studio, "$hel") == ["$HELP$"]
+
+
+def test_only_what_still_needs_arguments_is_left_open(studio: Any) -> None:
+    for typed in ("$SE", "$SET ", "$SET te"):
+        assert all(is_left_open(result) for result in _results(studio, typed) if "SET" in result)
+    for typed in ("$cle", "$SET play "):
+        assert not any(is_left_open(result) for result in _results(studio, typed))
+
+
+def test_a_line_of_several_rows_is_no_open_command() -> None:
+    assert closed_command("$SET seed 5") == "$SET seed 5$"
+    assert closed_command("$CLEAR\nHello.") == "$CLEAR\nHello."
 
 
 def test_set_offers_the_live_settings(studio: Any) -> None:

@@ -57,6 +57,24 @@ def test_the_colours_are_the_printers() -> None:
     assert speaker_style(4) == "fg:ansibrightblue"
 
 
+def test_every_row_is_a_line_with_the_speaker_that_the_rows_before_it_leave() -> None:
+    rows = ["Hi.||Ho.", "$SWAP$", "Now ben.", "$back", "Still ben.", "$BACK$", "$BACK$", "Anna."]
+    get_line = LineLexer(command_names(), lambda: 0).lex_document(Document("\n".join(rows)))
+    anna, ben = speaker_style(0), speaker_style(1)
+    # Not in their order: a screen asks only for the rows that it shows.
+    assert get_line(7)[0][0] == anna
+    assert get_line(0)[-1][0] == ben
+    assert [get_line(number)[0][0] for number in range(7)] == [
+        anna,
+        "class:command",
+        ben,
+        "class:command",
+        ben,
+        "class:command",
+        "class:command",
+    ]
+
+
 @given(st.text(alphabet=st.sampled_from("ab|$1-. \n🙂日\x1b"), max_size=40))
 def test_no_character_is_lost_and_lines_stay_lines(text: str) -> None:
     assert "".join(piece for _, piece in _styles(text)) == text

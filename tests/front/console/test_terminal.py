@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.terminal import ALT_ENTER, CTRL_C, CTRL_D, ENTER, TAB, UP, Start, Terminal, paste
+from tests.support.terminal import ALT_ENTER, CTRL_C, CTRL_D, ENTER, F1, TAB, UP, Start, Terminal, paste
 
 
 @pytest.fixture(scope="module")
@@ -84,17 +84,65 @@ def test_the_prompt_shows_the_primary_speaker(console: Terminal) -> None:
     console.enter("$BACK$", r"^0 anna>$")
 
 
-def test_a_paste_of_several_lines_is_one_line(console: Terminal) -> None:
-    console.send(paste("First half,\nsecond half.||And ben."))
-    console.see(r"^ +second half\.\|\|And ben\.$")
-    console.enter("", r"^0 anna  First half, second half\.$")
-    assert "1 ben   And ben." in console.lines
+def test_a_command_that_needs_more_is_completed_before_it_is_submitted(console: Terminal) -> None:
+    console.send("$se")
+    console.see(r"^ +\$SET name value\$ ")
+    console.send("\x1b[B")
+    console.see(r"^0 anna> \$SET $|^0 anna> \$SET$")
+    console.send(ENTER)
+    console.see(r"^ +temperature +sampling temperature")
+    console.enter("seed 1", r"^seed: \S+ -> 1$")
+
+
+def test_a_paste_of_several_lines_runs_line_by_line(console: Terminal) -> None:
+    console.send(paste("From anna.\r\n\r\n$SWAP$\r\nAnd ben.||And two.\r\n$BACK$\r\n$FOO$\r\n"))
+    console.see(r"^     3> \$SWAP\$$")
+    console.see(r"^ 5 lines: Enter runs them, Ctrl-C drops them$")
+    console.send(ENTER)
+    console.see(r"^5 lines, one after the other: 2 to speak, 3 commands\. Ctrl-C stops them\.$")
+    console.see(r"^There is no command \$FOO\$; nothing was spoken\.")
+    console.see_prompt(more_than=1)
+    shown = [line for line in console.lines if re.match(r"\d/5|\d \w+ +(From|And)|speaker 2|Primary", line)]
+    assert shown == [
+        "1/5",
+        "0 anna  From anna.",
+        "2/5  $SWAP$",
+        "Primary speaker 1: the voice of ben.",
+        "3/5",
+        "1 ben      And ben.",
+        "speaker 2  And two.",
+        "4/5  $BACK$",
+        "Primary speaker 0: the voice of anna.",
+        "5/5  $FOO$",
+    ]
+
+
+def test_a_paste_that_the_terminal_does_not_mark_gives_the_same(console: Terminal) -> None:
+    console.send("One is typed.\r$SWAP$\rTwo is ben.\r$BACK$\rAnd half")
+    console.see(r"^0 anna> And half$")
+    shown = [line for line in console.lines if re.match(r"\d \w+  |Primary", line)]
+    assert shown == [
+        "0 anna  One is typed.",
+        "Primary speaker 1: the voice of ben.",
+        "1 ben  Two is ben.",
+        "Primary speaker 0: the voice of anna.",
+    ]
+    console.send(CTRL_C)
+    console.see(r"^0 anna>$")
 
 
 def test_alt_enter_begins_a_new_line(console: Terminal) -> None:
     console.send("Above" + ALT_ENTER)
     console.see(r"^0 anna> Above$")
-    console.enter("below.", r"^0 anna  Above below\.$")
+    console.enter("below.", r"^0 anna  below\.$")
+    assert "0 anna  Above" in console.lines
+
+
+def test_f1_shows_the_help_above_what_is_typed(console: Terminal) -> None:
+    console.send("Half a line" + F1)
+    console.see(r"(?s)^Commands$.*^0 anna> Half a line$")
+    console.send(CTRL_C)
+    console.see(r"^0 anna>$")
 
 
 def test_escape_sequences_are_shown_and_not_obeyed(console: Terminal) -> None:

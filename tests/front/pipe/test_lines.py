@@ -73,6 +73,34 @@ def test_a_bad_line_is_reported_with_its_number_and_the_rest_goes_on(run: Run, h
     assert _takes(home) == ["001.wav", "002.wav"]
 
 
+def test_a_script_that_is_no_text_is_refused_whole_before_the_model_loads(run: Run, home: Path) -> None:
+    script = home / "script.txt"
+    script.write_bytes("One.\nZo\xeb.\nThree.\n".encode("latin-1"))
+    done = run(str(script))
+    assert done.returncode == 2
+    assert b"line 2" in done.stderr
+    assert b"UTF-8" in done.stderr
+    assert b"Loading" not in done.stderr
+    assert not _takes(home)
+
+
+def test_a_script_in_utf_16_is_spoken_like_any_other(run: Run, home: Path) -> None:
+    (home / "script.txt").write_bytes("\ufeffOne.||Two.\r\nThree.".encode("utf-16-le"))
+    done = run("--json", "script.txt")
+    assert done.returncode == 0, done.stderr
+    texts = [
+        [turn["text"] for turn in json.loads(line)["turns"]] for line in done.stdout.decode().splitlines()
+    ]
+    assert texts == [["One.", "Two."], ["Three."]]
+
+
+def test_input_without_end_ends_the_program(run: Run, home: Path) -> None:
+    done = run("/dev/zero")
+    assert done.returncode == 1
+    assert b"longer than 1 MB" in done.stderr
+    assert not _takes(home)
+
+
 def test_all_commands_work_in_a_pipe(run: Run) -> None:
     script = (
         "$HELP$\n$VOICES$\nOne.||Two.\n$HISTORY$\n$STATUS$\n$SET temperature 0.8$\n$UNDO$\nThree.\n$RETRY$\n"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from csm_repl.errors import LineError
@@ -168,6 +171,7 @@ def test_a_name_that_says_the_number_is_not_numbered() -> None:
     assert speaker_label(3, "speaker 3") == "speaker 3"
     assert speaker_label(3, "anna") == "3 anna"
     assert speaker_label(3, "a" * 50) == "3 " + "a" * 19 + "…"
+    assert cell_len(speaker_label(3, "日本語" * 10)) <= 22
 
 
 def _table(text: str) -> Table:
@@ -199,6 +203,113 @@ def test_a_table_on_a_narrow_terminal_puts_the_text_under_its_row() -> None:
     assert lines[1:4] == ["speaker  clip", "  text", "0        reference-anna.wav"]
     assert " ".join(lines[4:]).split() == ["word"] * 20 + ["end"]
     assert max(map(len, lines)) <= 40
+
+
+HISTORY = Table(
+    "history",
+    "History",
+    ("#", "speaker", "voice", "seconds", "text", "file"),
+    (("ref", "0", "anna", "1.0", "The first voice.", "reference-anna.wav"),
+     ("12", "1", "日本語", "12.5", "Hello 👩‍👩‍👧 " + "日本語" * 20 + " and so on", "012-1.wav")),
+    ({"speaker": 0}, {"speaker": 1}),
+)  # fmt: skip
+STATUS = Table(
+    "status",
+    "Status",
+    ("what", "value", "from"),
+    (("model", "sesame/csm-1b", ""), ("silence-threshold-db", "-45.0", "default"),
+     ("output", "outputs/2026-11-26_183738", "")),
+    ({}, {}, {}),
+)  # fmt: skip
+HELP = Table(
+    "help",
+    "Commands",
+    ("command", "does"),
+    (("$SET name value$", "changes a setting: temperature, top-k, seed, play"), ("$EXIT$", "leaves")),
+    ({}, {}),
+)  # fmt: skip
+LONG_CLIP = Table(
+    "voices",
+    "Voices",
+    ("speaker", "voice", "clip", "seconds", "transcript", "text"),
+    (("0", "anna", "reference-" + "very-long-" * 5 + "name.wav", "1.0", "Whisper", "The first voice."),),
+    ({"speaker": 0},),
+)
+
+
+@pytest.mark.parametrize("width", [12, 20, 40, 60, 80, 100])
+@pytest.mark.parametrize("table", [HISTORY, STATUS, HELP, LONG_CLIP, _table("word " * 40)])
+def test_no_line_of_a_table_is_wider_than_the_terminal(table: Table, width: int) -> None:
+    printer, file = _printer(width)
+    printer.handle(table, 1)
+    assert max(cell_len(line.rstrip()) for line in file.getvalue().splitlines()) <= width
+
+
+@pytest.mark.parametrize(
+    ("table", "width", "columns"),
+    [
+        (HISTORY, 100, "# speaker voice seconds text file"),
+        (HISTORY, 60, "# speaker voice text"),
+        (HISTORY, 40, "# speaker voice"),
+        (STATUS, 80, "what value from"),
+        (STATUS, 40, "what value"),
+        (HELP, 40, "command does"),
+        (LONG_CLIP, 80, "speaker voice clip text"),
+    ],
+)
+def test_a_narrow_terminal_loses_the_columns_that_say_least(table: Table, width: int, columns: str) -> None:
+    printer, file = _printer(width)
+    printer.handle(table, 1)
+    assert file.getvalue().splitlines()[1].split() == columns.split()
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+@pytest.mark.parametrize("ended", ["end", "interrupted", "cut", "context"])
+@pytest.mark.parametrize("n_turns", [1, 12])
+def test_a_report_keeps_to_its_lines(width: int, ended: str, n_turns: int) -> None:
+    printer, file = _printer(width)
+    turn = _turn(11, n_turns, ended)
+    printer.handle(replace(turn, seconds=112.08, elapsed_s=140.5, seed=2**31), 1)
+    lines = [line.rstrip() for line in file.getvalue().splitlines()]
+    assert max(map(len, lines)) <= width
+    # One line, or one more each for the reason and the remedy; the seed is never lost.
+    assert len(lines) <= {"end": 1, "context": 2, "interrupted": 2, "cut": 3}[ended]
+    assert "112.08 s" in lines[0]
+    assert str(2**31) in lines[0]
+
+
+def test_a_narrow_terminal_loses_the_time_to_first_audio_first() -> None:
+    for width, report in (
+        (76, REPORT),
+        (60, "2.00 s of audio in 1.00 s (RTF 0.50, seed 7)"),
+        (30, "2.00 s (RTF 0.50, seed 7)"),
+        (20, "2.00 s, seed 7"),
+    ):
+        printer, file = _printer(width)
+        printer.handle(_turn(), 1)
+        assert file.getvalue().strip() == report
+    printer, file = _printer(60)
+    printer.handle(_turn(ended="cut"), 1)
+    assert [line.strip() for line in file.getvalue().splitlines()] == [
+        "2.00 s of audio (RTF 0.50, seed 7), cut at the ceiling",
+        "$SET max-seconds off$ lifts it",
+    ]
+
+
+@pytest.mark.parametrize("width", [10, 24, 40, 80])
+def test_the_live_line_fits(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    printer, file = _printer(width, color="always")
+    printer.handle(TurnStarted(1, 3, 1, "日本語" * 10, "Hi.", 7, 6.5), 1)
+    printer.handle(Progress(generated_s=2.0, elapsed_s=1.0), 1)
+    printer.rest()
+    (line,) = {text for text in _plain(file).split("\r") if "2/3" in text}
+    assert cell_len(line.strip()) <= width
+    assert ("Ctrl-C stops" in line) is (width >= 80)
+
+
+def _plain(file: io.StringIO) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\n", "", file.getvalue())
 
 
 def test_an_empty_table_says_so() -> None:
