@@ -42,6 +42,10 @@ _MUCH_S = 2.0
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
+class NoTranscriptError(ClipError):
+    """Nobody has written down what is said, and nobody can listen."""
+
+
 @dataclass(frozen=True)
 class ClipSound:
     """What the codec made of a clip."""
@@ -249,7 +253,7 @@ class ClipLoader:
 
     def _heard(self, recording: Recording, digest: str, txt: Path) -> str:
         if self._transcriber is None:
-            raise ClipError("It has no transcript.", f"Write the words of the clip into {txt.name}.")
+            raise NoTranscriptError("It has no transcript.", f"Write the words of the clip into {txt.name}.")
         model = self._transcriber.name
         words = self._cache.words(digest, model)
         if words is None:

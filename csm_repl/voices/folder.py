@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 from csm_repl.errors import ClipError, CsmReplError
 from csm_repl.paths import remove_leftovers
 from csm_repl.voices.cache import ClipCache
-from csm_repl.voices.clip import ClipLoader, ClipSound, Stamp, TranscriptOrigin, file_stamp
-from csm_repl.voices.names import ENDINGS, ClipName, explain_miss, parse_name
+from csm_repl.voices.clip import ClipLoader, ClipSound, NoTranscriptError, Stamp, TranscriptOrigin, file_stamp
+from csm_repl.voices.names import ENDINGS, ClipName, explain_miss, parse_name, says_speaker
 from csm_repl.voices.prepare import PrepareOptions
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ class UnusableClip:
     path: Path
     cause: str
     remedy: str
+    needs_words: bool = False
+    """All that is wrong is that it has no transcript, and nobody to write it."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class IgnoredFile:
     path: Path
     cause: str
     remedy: str
+    better: str = ""
+    """A name under which it would be taken; '' where a name is not enough."""
 
 
 @dataclass(frozen=True)
@@ -225,15 +229,24 @@ class VoiceFolder:
         self._ignore(names, {clip.speaker for clip, _ in parsed})
         return found
 
-    def _ignore(self, names: list[str], taken: set[int]) -> None:
+    def _ignore(self, files: list[str], taken: set[int]) -> None:
         """Finds the files that look like clips and are none."""
         known = {file.path for file in self.ignored}
-        free = next(number for number in count() if number not in taken)
-        ignored = []
-        for name in sorted(names):
-            if parse_name(name) is None and (miss := explain_miss(name, free)) is not None:
-                ignored.append(IgnoredFile(self.root / name, *miss))
-        self.ignored = tuple(ignored)
+        names, ignored = set(files), []
+        # Those that say a number first: the others get what is left.
+        for name in sorted(files, key=lambda name: (not says_speaker(name), name)):
+            if parse_name(name) is not None:
+                continue
+            free = next(number for number in count() if number not in taken)
+            miss = explain_miss(name, free, names)
+            if miss is None:
+                continue
+            ignored.append(IgnoredFile(self.root / name, miss.cause, miss.remedy, miss.better))
+            better = parse_name(miss.better)
+            if better is not None:
+                names.add(miss.better)
+                taken = taken | {better.speaker}
+        self.ignored = tuple(sorted(ignored, key=lambda file: file.path.name))
         for file in ignored:
             if file.path not in known:
                 message = f"{file.path.name} is not taken as a clip. {file.cause} {file.remedy}"
@@ -273,7 +286,8 @@ class VoiceFolder:
                 sound.remark,
             )
         except CsmReplError as error:
-            result = UnusableClip(name.speaker, path, error.cause, error.remedy)
+            needs_words = isinstance(error, NoTranscriptError)
+            result = UnusableClip(name.speaker, path, error.cause, error.remedy, needs_words)
         entry = _Entry(found, sound, result)
         change = _change(old, entry, notice)
         if change is not None:

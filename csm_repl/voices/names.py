@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import count
 from pathlib import PurePath
 
 ENDINGS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aiff", ".aif", ".caf", ".webm")
@@ -61,12 +63,29 @@ def parse_name(filename: str) -> ClipName | None:
     return ClipName(int(match["speaker"] or 0), name, int(match["index"] or 1))
 
 
-def explain_miss(filename: str, free_speaker: int) -> tuple[str, str] | None:
-    """Why a file that looks as if it were meant as a clip is not taken, and what to do; None for all others.
+@dataclass(frozen=True)
+class Miss:
+    """Why a file is not taken as a clip."""
+
+    cause: str
+    remedy: str
+    better: str = ""
+    """The name to give it; '' where that is not enough."""
+
+
+def says_speaker(filename: str) -> bool:
+    """Whether a file that is no clip by its name says a speaker all the same: `reference_15.wav`."""
+    match = _MEANT.match(filename)
+    return match is not None and len(match["speaker"]) in (1, 2, 3)
+
+
+def explain_miss(filename: str, free_speaker: int, names: Collection[str] = ()) -> Miss | None:
+    """Why a file that looks as if it were meant as a clip is not taken; None for all others.
 
     Args:
         filename: no folder; `parse_name` does not know it.
         free_speaker: a speaker without clips, for names that say none.
+        names: of all files in the folder, which it cannot be given.
     """
     if filename.startswith("."):  # hidden, or what macOS keeps beside a file
         return None
@@ -74,40 +93,41 @@ def explain_miss(filename: str, free_speaker: int) -> tuple[str, str] | None:
     ending = path.suffix.lower()
     if ending == ".txt":
         inner = PurePath(path.stem)
-        if inner.suffix.lower() in (*ENDINGS, ".txt") and parse_name(f"{inner.stem}.wav"):
-            return (
-                "A transcript is named as its clip, without the clip's ending.",
-                f"Rename it to {inner.stem}.txt.",
-            )
-        return None
-    if ending in _OTHER_SOUNDS:
-        clip = f"{path.stem}.wav"
-        if parse_name(clip) is None:
+        better = f"{inner.stem}.txt"
+        if inner.suffix.lower() not in (*ENDINGS, ".txt") or parse_name(f"{inner.stem}.wav") is None:
             return None
-        return f"Files that end in {ending} are not read.", f"Convert it to {clip}."
+        cause = "A transcript has its clip's name without the ending."
+        if better in names:
+            return Miss(cause, f"There is {better} already; delete one of them.")
+        return Miss(cause, f"Rename it to {better}.", better)
+    if ending in _OTHER_SOUNDS:
+        if parse_name(f"{path.stem}.wav") is None:
+            return None
+        return Miss(f"Files that end in {ending} are not read.", f"Convert it to {path.stem}.wav.")
     if ending not in ENDINGS:
         return None
     if not filename.isprintable():
-        return "Its name holds control characters.", "Rename it."
-    name = _better_name(path, free_speaker)
-    remedy = (
-        f"Rename it to {name}." if name else f"Rename it to reference{free_speaker}{ending}, for example."
-    )
+        return Miss("Its name holds control characters.", "Rename it.")
+    better = _better_name(path, free_speaker, names)
     if re.match("ref", filename, re.IGNORECASE):
-        return "Its name is not spelled as that of a clip.", remedy
-    return "Its name does not say whose voice it is.", remedy
+        cause = "Its name is not spelled as that of a clip."
+    else:
+        cause = "Its name does not say whose voice it is."
+    return Miss(cause, f"Rename it to {better}, for example.", better)
 
 
-def _better_name(path: PurePath, free_speaker: int) -> str | None:
-    """A name that is a clip's and keeps what `path` says; None where there is none."""
+def _better_name(path: PurePath, free_speaker: int, names: Collection[str]) -> str:
+    """A clip's name that nobody has and that keeps what `path` says."""
     stem = path.stem
     while PurePath(stem).suffix.lower() in ENDINGS:  # reference1.wav.wav
         stem = PurePath(stem).stem
     match = _MEANT.fullmatch(stem)
-    if match is None:
-        speaker, said = str(free_speaker), stem
-    else:
-        speaker, said = match["speaker"], match["name"] or ""
+    speaker = str(free_speaker) if match is None else match["speaker"]
+    said = stem if match is None else match["name"] or ""
     said = re.sub(r"[\s_\-]+", "-", said).strip("-.()[]")
-    better = f"reference{speaker and int(speaker)}{said and '-'}{said}{path.suffix.lower()}"
-    return better if parse_name(better) else None
+    better = f"reference{speaker and int(speaker)}" + (f"-{said}" if said else "")
+    if parse_name(f"{better}.wav") is None:
+        better = f"reference{free_speaker}"
+    if f"{better}{path.suffix.lower()}" in names:
+        better = next(f"{better}-{n}" for n in count(2) if f"{better}-{n}{path.suffix.lower()}" not in names)
+    return better + path.suffix.lower()
