@@ -34,7 +34,7 @@ def test_what_comes_from_outside_cannot_steer_a_terminal(event: Event, shown: st
 def test_an_error_is_one_line_whatever_it_quotes() -> None:
     err = io.StringIO()
     PlainPrinter(io.StringIO(), err).error(LineError(f"{ARMED}.", "Type\nit again."), 3)
-    assert err.getvalue() == f"csm-repl: line 3: {DEFUSED}. Type it again.\n"
+    assert err.getvalue() == f"csm-repl: input line 3: {DEFUSED}. Type it again.\n"
 
 
 def test_a_path_is_printed_as_it_is() -> None:
