@@ -355,6 +355,12 @@ class Settings:
         metavar="MODE",
         group="interface",
     )
+    bell: bool = _setting(
+        False,
+        _boolean,
+        "in the console: ring the bell when a line is ready that took more than 10 seconds",
+        group="interface",
+    )
     hf_token: str | None = _setting(
         None, _optional_text, "access token of the Hugging Face hub", flags=(), env="HF_TOKEN", group="model"
     )

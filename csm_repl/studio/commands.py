@@ -277,13 +277,17 @@ def voices_table(voices: Any) -> Table:
         problem = f"{bad.cause} {bad.remedy}".strip()
         records.append({"speaker": bad.speaker, "clip": bad.path.name, "usable": False, "problem": problem})
         rows.append((str(bad.speaker), "", bad.path.name, "", "unusable", problem))
+    for file in voices.ignored:
+        problem = f"{file.cause} {file.remedy}"
+        records.append({"clip": file.path.name, "usable": False, "problem": problem})
+        rows.append(("", "", file.path.name, "", "not taken", problem))
     return Table(
         "voices",
         f"Voices in {voices.root}",
         ("speaker", "voice", "clip", "seconds", "transcript", "text"),
         tuple(rows),
         tuple(records),
-        empty=f"No clips in {voices.root}. Put reference.wav and reference1.wav there.",
+        empty=voices.problem or f"No clips in {voices.root}. Put reference.wav and reference1.wav there.",
     )
 
 

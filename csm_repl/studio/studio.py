@@ -100,7 +100,7 @@ class Studio:
         """Takes up what changed in the references folder."""
         with contextlib.closing(self.voices.look()) as changes:
             for change in changes:
-                yield Notice(change.message, "warning" if change.kind == "unusable" else "info")
+                yield Notice(change.message, "warning" if change.is_warning else "info")
 
     def voice(self, speaker: int) -> str:
         """What to call a speaker."""

@@ -23,7 +23,7 @@ from csm_repl.front.jobs import Interrupts, run_job, unexpected
 from csm_repl.front.printers import JsonPrinter, Printer
 from csm_repl.front.printers.rich import RichPrinter, open_console
 from csm_repl.settings import Settings
-from csm_repl.studio.commands import run_line
+from csm_repl.studio.commands import bare_word_hint, run_line
 from csm_repl.terminal import held_interrupts
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from csm_repl.studio import Studio
 
 __all__ = ["ConsoleApp", "run_console"]
+
+BELL_AFTER_S = 10.0
+"""Nobody looks away from the screen for less."""
 
 log = logging.getLogger(__name__)
 _HINT = "Type a line, with || between turns. $HELP$ lists the commands; Ctrl-D leaves."
@@ -168,6 +171,14 @@ class ConsoleApp:
             return
         n_lines = len(waiting)
         stopped = False
+        if n_lines == 1 and (hint := bare_word_hint(text)) is not None:
+            # Only of what is typed by itself; in a block it is text, as in a file.
+            if text.strip() == "?":
+                self._help()
+            else:
+                self._printer.handle(Notice(hint), self._line)
+                self._gap()
+            return
         try:
             if n_lines > 1:
                 self._printer.handle(Notice(summary(waiting)), self._line)
@@ -232,9 +243,15 @@ class ConsoleApp:
             self._playback.add(event)
         elif isinstance(event, LineDone):
             self._playback.end()
+            self._ring(event)
         elif isinstance(event, Stopped):
             self._playback.stop()
         self._printer.handle(event, self._line)
+
+    def _ring(self, line: LineDone) -> None:
+        took_long = sum(turn.elapsed_s for turn in line.turns) >= BELL_AFTER_S
+        if took_long and self._studio.settings.bell and isinstance(self._printer, RichPrinter):
+            self._printer.bell()
 
     def _fail(self, error: CsmReplError) -> None:
         self._playback.end()
@@ -267,7 +284,7 @@ class ConsoleApp:
             changes = self._studio.voices.refresh()
         unedited = {clip.path for clip in self._studio.voices.clips if clip.transcript == "whisper"}
         for change in changes:
-            if change.kind == "unusable":
+            if change.is_warning:
                 yield Notice(change.message, "warning")
             else:
                 yield Notice(change.message, "info" if change.path in unedited else "detail")

@@ -48,10 +48,14 @@ class Playback:
     def add(self, event: Audio) -> None:
         if self._player is None:
             return
-        if self.wanted:
-            self._player.play(event.samples)
-        else:
+        if not self.wanted:
             self._player.stop()
+            return
+        self._player.play(event.samples)
+        if self._player.gone:
+            name = self._player.name
+            self.close()
+            self._say(Notice(f"The sound has stopped: {name} takes no more. The file goes on.", "warning"))
 
     def file(self, path: Path) -> None:
         """Plays a file after what is playing already.
@@ -98,4 +102,6 @@ class Playback:
 
             self._player, self._problem = open_player(self._rate)
             self._failed_with = self._settings().play
+            if self._player is not None:
+                self._say(Notice(f"Playing through {self._player.name}.", "detail"))
         return self._problem

@@ -35,7 +35,11 @@ def run_pipe(settings: Settings, source: Path | None) -> ExitCode:
     to_stdout = settings.out_file == "-"
     kind = JsonPrinter if settings.json else PlainPrinter
     printer = kind(
-        None if to_stdout else sys.stdout, sys.stderr, quiet=settings.quiet, verbose=settings.verbose
+        None if to_stdout else sys.stdout,
+        sys.stderr,
+        quiet=settings.quiet,
+        verbose=settings.verbose,
+        color=settings.color == "always",
     )
     with contextlib.ExitStack() as stack:
         stack.enter_context(Interrupts())

@@ -1,4 +1,4 @@
-"""For pipes and logs: a path a line on stdout, everything else on stderr, no colour."""
+"""For pipes and logs: a path a line on stdout, everything else on stderr, where it may have colours."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from typing import Any, TextIO
 
 from csm_repl.errors import CsmReplError
 from csm_repl.events import Echo, Event, LineDone, Notice, Stopped, Table, TurnDone
-from csm_repl.front.printers.base import defused, report_line
+from csm_repl.front.printers.base import defused, report_line, speaker_color
 
 __all__ = ["JsonPrinter", "PlainPrinter"]
+
+
+# ECMA-48's numbers: this runs where rich takes too long to import.
+_STYLES = {"dim": 2, "red": 31, "green": 32, "yellow": 33, "magenta": 35, "cyan": 36, "bright_blue": 94}
 
 
 class PlainPrinter:
@@ -20,19 +24,27 @@ class PlainPrinter:
         err: receives the rest.
         quiet: only results and errors.
         verbose: details too.
+        color: whether `err` gets colours; `out` never does.
     """
 
     def __init__(
-        self, out: TextIO | None, err: TextIO, *, quiet: bool = False, verbose: bool = False
+        self,
+        out: TextIO | None,
+        err: TextIO,
+        *,
+        quiet: bool = False,
+        verbose: bool = False,
+        color: bool = False,
     ) -> None:
         self._out = out
         self._err = err
         self._quiet = quiet
         self._verbose = verbose
+        self._color = color
 
     def say(self, text: str) -> None:
         if not self._quiet:
-            self._note(text)
+            self._note(text, "dim")
 
     def handle(self, event: Event, line: int) -> None:
         if isinstance(event, LineDone):
@@ -40,21 +52,24 @@ class PlainPrinter:
         elif isinstance(event, Table):
             self._table(event, line)
         elif isinstance(event, Stopped):
-            self._note(event.text)
+            self._note(event.text, "yellow")
         elif self._quiet:
             pass
         elif isinstance(event, Notice):
             if event.level != "detail" or self._verbose:
-                self._note(event.text)
+                self._note(event.text, {"warning": "yellow", "detail": "dim"}.get(event.level, ""))
         elif isinstance(event, Echo):
             for turn in event.turns:
-                self._note(f"{turn.speaker} {turn.voice}: {turn.text}")
+                name = self._styled(defused(f"{turn.speaker} {turn.voice}"), speaker_color(turn.speaker))
+                self._write(f"{name}: {defused(turn.text)}")
         elif isinstance(event, TurnDone):
-            self._note(f"{event.file.name}: {report_line(event)}")
+            name = self._styled(defused(event.file.name), speaker_color(event.speaker))
+            style = "dim" if event.ended == "end" else "yellow"
+            self._write(f"{name}: {self._styled(report_line(event), style)}")
 
     def error(self, error: CsmReplError, line: int | None = None) -> None:
         where = f"input line {line}: " if line is not None else ""
-        self._note(f"csm-repl: {where}{error}")
+        self._note(f"csm-repl: {where}{error}", "red")
 
     def track(self, file: str) -> None:
         """A speaker's track at the end of the run."""
@@ -68,14 +83,18 @@ class PlainPrinter:
             self._note(table.empty)
             return
         for row in [table.columns, *table.rows]:
-            self._write("\t".join(defused(" ".join(cell.split())) for cell in row))
+            text = "\t".join(defused(" ".join(cell.split())) for cell in row)
+            self._write(self._styled(text, "dim") if row is table.columns else text)
 
     def _print(self, text: str) -> None:
         if self._out is not None:
             print(text, file=self._out, flush=True)
 
-    def _note(self, text: str) -> None:
-        self._write(defused(text))
+    def _note(self, text: str, style: str = "") -> None:
+        self._write(self._styled(defused(text), style))
+
+    def _styled(self, text: str, style: str) -> str:
+        return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if self._color and style else text
 
     def _write(self, text: str) -> None:
         print(text, file=self._err, flush=True)

@@ -151,6 +151,10 @@ class RichPrinter:
         if not self._quiet:
             self.console.print()
 
+    def bell(self) -> None:
+        """Rings the terminal's bell."""
+        self.console.bell()
+
     @contextlib.contextmanager
     def busy(self, text: str) -> Iterator[None]:
         """A spinner as long as the block runs. What is printed meanwhile stands above it."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,14 @@ def start(home: Path) -> Iterator[Start]:
     """Starts the program on a terminal; it is ended with the module."""
     terminals = []
 
-    def call(model: Path, *arguments: str, columns: int = 100, rows: int = 60, **variables: str) -> Terminal:
+    def call(
+        model: Path,
+        *arguments: str,
+        columns: int = 100,
+        rows: int = 60,
+        shell: str | None = None,
+        **variables: str,
+    ) -> Terminal:
         env = {
             **os.environ,
             "XDG_STATE_HOME": str(home / "state"),
@@ -39,9 +47,14 @@ def start(home: Path) -> Iterator[Start]:
             "OMP_NUM_THREADS": "1",
             **variables,
         }
-        terminal = Terminal(
-            program("--model", str(model), *arguments), cwd=home, env=env, columns=columns, rows=rows
-        )
+        command = program("--model", str(model), *arguments)
+        if shell is not None:
+            # With job control, and a prompt that is not the console's.
+            env |= {"PS1": "$ ", "PS2": ""}
+            command, typed = [shell, "--norc", "-i"], shlex.join(command)
+        terminal = Terminal(command, cwd=home, env=env, columns=columns, rows=rows)
+        if shell is not None:
+            terminal.send(typed + "\r")
         terminals.append(terminal)
         return terminal
 

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from tests.support.paths import ROOT
-from tests.support.terminal import CTRL_C, CTRL_D, Start
+from tests.support.terminal import CTRL_C, CTRL_D, ENTER, Start
 
 pytestmark = pytest.mark.slow(reason="starts the program for every test")
 
@@ -66,9 +66,80 @@ def test_keys_typed_during_a_job_wait_for_the_prompt(start: Start, endless_check
     console.see(r"^0 anna>$")
     console.send("Take your time.\r")
     console.see(r"0 anna  \d+\.\d s  RTF")
-    console.send("typpo\x7f\x7fed ahead")
+    console.send("typpo\x7f\x7f\x1b[1;1Red ahead")
     console.see(r"^0 anna> typed ahead$")
     assert b"typpo" not in console.raw
+    assert "[1;1R" not in console.text
+
+
+def test_a_terminal_that_says_late_where_its_cursor_is(start: Start, quick_checkpoint: Path) -> None:
+    console = start(quick_checkpoint)
+    console.see(r"^0 anna>$")
+    late: list[str] = []
+    console.screen.write_process_input = late.append
+    for line in ("One.", "Two."):
+        console.send(line + ENTER)
+        console.see(rf"^0 anna  {line}$")
+        console.send(late.pop(0) if late else "")
+    console.see_prompt(more_than=2)
+    console.send("Three")
+    console.see(r"^0 anna> Three$")
+    console.send("".join(late) + CTRL_C + CTRL_C)
+    assert console.exit_code() == 130
+    assert "R" not in "".join(line for line in console.lines if "RTF" not in line).replace("Ready", "")
+
+
+def test_ctrl_z_gives_the_shell_a_usable_terminal_and_nothing_to_run(
+    start: Start, endless_checkpoint: Path
+) -> None:
+    console = start(endless_checkpoint, "--max-seconds", "off", shell="bash")
+    console.see(r"^0 anna>$")
+    console.send("On and on.\r")
+    console.see(r"0 anna  \d+\.\d s  RTF")
+    console.send("touch typed\r$SWAP$\rahead")
+    console.send("\x1a")
+    console.see(r"Stopped")
+    console.send("stty -a | grep -o ' -*echo ' ; ls typed\r")
+    console.see(r"^ echo$")
+    console.see(r"cannot access 'typed'")
+    console.send("fg\r")
+    console.see(r"(?s)^\$ fg$.*0 anna  \d+\.\d s  RTF")
+    console.send(CTRL_C)
+    console.see(r"^Left out 2 lines that were still to come\. Up recalls them\.$")
+    console.see(r"^0 anna> ahead$")
+    console.send("\x1a")
+    console.see(r"(?s)^\[1\]\+ .*^\[1\]\+ .*^\$$")
+    console.send("fg\r")
+    console.see(r"(?s)^\$ fg$.*^\$ fg$.*^0 anna> ahead$")
+    console.send(CTRL_C + CTRL_C)
+    console.see(r"^\$ $|^\$$")
+    console.send("echo left with $?\r")
+    console.see(r"^left with 130$")
+    console.send("exit\r")
+    console.exit_code()
+
+
+def test_the_editor_writes_the_line(start: Start, quick_checkpoint: Path, tmp_path: Path) -> None:
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\nprintf "and ben.\\n\\044SWAP\\044\\n" >> "$1"\n')
+    editor.chmod(0o755)
+    console = start(quick_checkpoint, VISUAL=str(editor))
+    console.see(r"^0 anna>$")
+    console.send("Anna \x18\x05")
+    console.see(r"^0 anna> Anna and ben\.\n     2> \$SWAP\$$")
+    console.enter("", r"^Primary speaker 1: the voice of ben\.$")
+
+
+@pytest.mark.parametrize("flags", [(), ("--bell",)])
+def test_the_bell_rings_when_a_long_line_is_ready(
+    start: Start, quick_checkpoint: Path, tmp_path: Path, flags: tuple[str, ...]
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import csm_repl.front.console.app as a; a.BELL_AFTER_S = 0\n")
+    console = start(quick_checkpoint, *flags, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    console.see(r"^0 anna>$")
+    console.enter("Hello.", r"^  outputs/")
+    console.enter("$STATUS$", r"^bell +o")
+    assert (b"\a" in console.raw) is bool(flags)
 
 
 def test_a_terminal_may_change_its_size(start: Start, endless_checkpoint: Path) -> None:

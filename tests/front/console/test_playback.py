@@ -17,7 +17,10 @@ RATE = 24_000
 class FakePlayer:
     """`Player` without a sound card."""
 
+    name = "fake card"
+
     def __init__(self) -> None:
+        self.gone = False
         self.calls: list[str] = []
         self.n_samples = 0
 
@@ -60,7 +63,10 @@ class Room:
         return self.opened[-1], ""
 
     def _say(self, notice: Notice) -> None:
-        self.notices.append(notice.text)
+        if notice.level == "detail":
+            assert notice.text == "Playing through fake card."
+        else:
+            self.notices.append(notice.text)
 
 
 def _audio(n_samples: int) -> Audio:
@@ -117,6 +123,23 @@ def test_switching_it_off_silences_what_is_playing(monkeypatch: pytest.MonkeyPat
     room.playback.prepare()
     room.playback.add(_audio(10))
     assert room.opened[0].n_samples == 10
+
+
+def test_a_device_that_goes_away_is_said_once_and_the_next_line_tries_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    room = Room(monkeypatch)
+    room.playback.prepare()
+    room.opened[0].gone = True
+    for _ in range(3):
+        room.playback.add(_audio(10))
+    room.playback.end()
+    room.playback.stop()
+    assert room.notices == ["The sound has stopped: fake card takes no more. The file goes on."]
+    assert room.opened[0].calls == ["close"]
+    room.playback.prepare()
+    room.playback.add(_audio(10))
+    assert room.opened[1].n_samples == 10
 
 
 def test_a_file_is_played_at_the_players_rate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

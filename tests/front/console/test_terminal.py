@@ -138,6 +138,14 @@ def test_alt_enter_begins_a_new_line(console: Terminal) -> None:
     assert "0 anna  Above" in console.lines
 
 
+def test_a_bare_word_is_answered_and_not_spoken(console: Terminal, home: Path) -> None:
+    before = _wavs(home)
+    console.enter("exit", r"^Nothing was spoken\. .*\$EXIT\$\.")
+    console.enter("?", r"^Commands$")
+    assert _wavs(home) == before
+    console.enter("Exit.", r"^0 anna  Exit\.$")
+
+
 def test_f1_shows_the_help_above_what_is_typed(console: Terminal) -> None:
     console.send("Half a line" + F1)
     console.see(r"(?s)^Commands$.*^0 anna> Half a line$")
