@@ -221,7 +221,7 @@ def test_a_full_disk_costs_the_take_and_leaves_no_part_of_it(model: Path, home: 
         cwd=home, input=b"Too long for this disk.\n", capture_output=True, timeout=120, preexec_fn=limit,
     )  # fmt: skip
     assert done.returncode == 1
-    assert b"line 1:" in done.stderr
+    assert b"input line 1:" in done.stderr
     assert b"Traceback" not in done.stderr
     assert not list(home.glob("outputs/*/*"))
 
