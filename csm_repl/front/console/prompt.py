@@ -102,6 +102,10 @@ class Prompt(Protocol):
         """Makes `text` the one that Up recalls."""
         ...
 
+    def take_problem(self) -> str:
+        """What does not work, as one sentence, once; empty: nothing."""
+        ...
+
 
 def open_prompt(
     studio: Studio,
@@ -163,6 +167,9 @@ class PlainPrompt:
 
     def remember(self, text: str) -> None:
         pass  # it has no history
+
+    def take_problem(self) -> str:
+        return ""
 
     def _read_line(self) -> bytes:
         line = b""
@@ -256,6 +263,9 @@ class LinePrompt:
 
     def remember(self, text: str) -> None:
         self._history.append_string(text)
+
+    def take_problem(self) -> str:
+        return self._history.take_problem() if isinstance(self._history, PrivateHistory) else ""
 
     @property
     def _vi(self) -> bool:
