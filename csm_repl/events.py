@@ -105,6 +105,8 @@ class TurnDone:
     ended: Literal["end", "cut", "context", "interrupted"]
     meta: Mapping[str, Any] = field(repr=False)
     """What the take's JSON says."""
+    number: str = ""
+    """`7.2`: the second turn of line 7; `7`: its only one. As in the name of the file."""
 
     @property
     def real_time_factor(self) -> float:
@@ -117,6 +119,7 @@ class LineDone:
     """All turns of a line are spoken."""
 
     number: int
+    """As in the name of the file; a script's lines are counted otherwise."""
     file: Path
     """The whole line; for a line of one turn that turn's file."""
     seconds: float

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from csm_repl.errors import CsmReplError, ExitCode
+from csm_repl.front.voice_list import voice_faults, voice_list
 from csm_repl.settings import Settings, specs
 from csm_repl.studio.commands import setting_text, voices_table
 
@@ -65,20 +66,22 @@ def run_doctor(settings: Settings) -> ExitCode:
 
 
 def run_voices(settings: Settings) -> ExitCode:
-    """Lists the references folder; exit code 1 if a clip cannot be used."""
+    """Lists the references folder; exit code 1 if it or a clip in it cannot be used."""
     from csm_repl.front.printers import JsonPrinter
     from csm_repl.studio.open import open_voices
 
     voices = open_voices(settings)
     voices.refresh()
-    table = voices_table(voices)
+    whisper = settings.whisper_model != "off"
     if settings.json:
-        JsonPrinter(sys.stdout, sys.stderr).handle(table, 0)
+        JsonPrinter(sys.stdout, sys.stderr).handle(voices_table(voices), 0)
     else:
-        from csm_repl.front.printers.rich import print_table
-
-        print_table(table, color=settings.color)
-    return ExitCode.SOME_LINES_FAILED if voices.unusable else ExitCode.OK
+        # Elsewhere than on a terminal nothing gives way, for whoever pages or searches.
+        size = shutil.get_terminal_size()
+        height = size.lines - 1 if sys.stdout.isatty() else None
+        print(*voice_list(voices, whisper=whisper, width=size.columns, height=height), sep="\n")
+    bad = [clip for clip in voices.unusable if not (clip.needs_words and whisper)]
+    return ExitCode.SOME_LINES_FAILED if bad or voices.problem else ExitCode.OK
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
@@ -201,15 +204,17 @@ def _voices(settings: Settings) -> Iterator[Finding]:
 
     voices = open_voices(settings)
     voices.refresh()
-    if voices.clips:
-        names = ", ".join(f"{clip.speaker} {voices.name(clip.speaker)}" for clip in voices.clips)
+    if voices.problem:
+        yield Finding("voices", "note", voices.problem)
+    elif voices.clips:
+        names = ", ".join(f"{n} {name}" if name else str(n) for n, name in voices.speakers.items())
         yield Finding("voices", "ok", f"{settings.references}: {names}")
     else:
         yield Finding(
             "voices", "note", f"no usable clips in {settings.references}; speakers get random voices"
         )
-    for bad in voices.unusable:
-        yield Finding("voices", "note", f"{bad.path.name}: {bad.cause} {bad.remedy}")
+    for text in voice_faults(voices, whisper=settings.whisper_model != "off"):
+        yield Finding("voices", "note", text)
 
 
 def _sound() -> Iterator[Finding]:

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csm_repl.audio import output_error, write_audio, write_bytes_atomic
-from csm_repl.errors import LineError, UsageError
+from csm_repl.errors import UsageError
+from csm_repl.session.numbers import TakeNumber
 from csm_repl.session.sidecars import codes_bytes, json_bytes
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LineFiles", "TakeFolder"]
 
-_TAKE = re.compile(r"([0-9]{3,})(?:-([0-9]+))?\.(wav|json|npy)")
+_ENDINGS = {".wav", ".json", ".npy"}
 
 
 class TakeFolder:
@@ -89,6 +90,10 @@ class TakeFolder:
             raise output_error(self._folder or self.root / self._name, error) from error
         return self._folder
 
+    def go_on_after(self, number: int) -> None:
+        """Gives no number up to this one any more: a conversation that was loaded has them."""
+        self._last_number = max(self._last_number, number)
+
     def begin_line(self, n_turns: int) -> LineFiles:
         """Reserves the next number for a line that will speak `n_turns` turns, at least one."""
         if n_turns < 1:
@@ -97,31 +102,29 @@ class TakeFolder:
 
     def next_number(self) -> int:
         """Reserves the smallest number after the last one of which the folder has no file."""
-        used = {number for number, _, _ in self._files()}
+        used = {number.line for number, _ in self._files()}
         number = self._last_number + 1
         while number in used:
             number += 1
         self._last_number = number
         return number
 
-    def find(self, number: int | None = None) -> Path:
-        """The WAV of take `number`, by default of the newest take.
+    def lines(self) -> list[int]:
+        """Numbers of the run's lines that have sound, in order."""
+        return sorted({number.line for number, path in self._files() if path.suffix == ".wav"})
 
-        A `||` line is found joined; one that was stopped before it was joined, by its first turn.
+    def find(self, number: TakeNumber) -> list[Path]:
+        """The WAVs of a line or of one of its turns, as they are to be heard; empty: there are none.
 
-        Raises:
-            LineError: there is no such take.
+        A `||` line is found joined; one that was stopped before it was joined, turn by turn.
         """
-        wavs = sorted(take for take in self._files() if take[2].suffix == ".wav")
-        if not wavs:
-            raise LineError("There is no take yet.", "Type a line to make one.")
-        wanted = wavs[-1][0] if number is None else number
-        for found, _, path in wavs:
-            if found == wanted:
-                return path
-        first, last = wavs[0][0], wavs[-1][0]
-        has = f"take {first}" if first == last else f"takes {first} to {last}"
-        raise LineError(f"There is no take {number}.", f"This run has {has}.")
+        wavs = {found: path for found, path in self._files() if path.suffix == ".wav"}
+        of_line = sorted(found for found in wavs if found.line == number.line)
+        if number in wavs:
+            return [wavs[number]]
+        # The only turn of a line has no file of its own, and no number either.
+        alone = number.turn == 1 and of_line == [TakeNumber(number.line)]
+        return [wavs[found] for found in of_line] if number.turn == 0 or alone else []
 
     def track_path(self, speaker: int, voice: str = "") -> Path:
         """A free name for the track of a speaker, with the name of the voice if it has one."""
@@ -129,16 +132,17 @@ class TakeFolder:
         folder = self.make()
         return next(path for path in _numbered(folder, name, ".wav") if not os.path.lexists(path))
 
-    def _files(self) -> list[tuple[int, int, Path]]:
-        """Number, position in the line (0: the whole line) and path of every file of a take."""
+    def _files(self) -> list[tuple[TakeNumber, Path]]:
+        """Every file of a take."""
         if self._folder is None:
             return []
         files = []
         # The user may have removed the folder meanwhile.
         with suppress(FileNotFoundError):
             for path in self._folder.iterdir():
-                if match := _TAKE.fullmatch(path.name):
-                    files.append((int(match[1]), int(match[2] or 0), path))
+                number = TakeNumber.of_stem(path.stem)
+                if number is not None and path.suffix in _ENDINGS:
+                    files.append((number, path))
         return files
 
 
@@ -162,11 +166,11 @@ class LineFiles:
     @property
     def joined_path(self) -> Path:
         """Where the whole line goes; for a line of one turn, where that turn goes."""
-        return self._takes.make() / f"{self._stem(0)}.wav"
+        return self._takes.make() / f"{self._name(0).stem}.wav"
 
     def turn_path(self, position: int) -> Path:
         """Where the turn at `position` in the line goes, from 1; moot in a line of one turn."""
-        return self._takes.make() / f"{self._stem(position)}.wav"
+        return self._takes.make() / f"{self._name(position).stem}.wav"
 
     def save_turn(
         self,
@@ -208,9 +212,8 @@ class LineFiles:
             raise ValueError("a line of one turn is not joined")
         return self._save(0, samples, rate, meta, None)
 
-    def _stem(self, position: int) -> str:
-        whole = position == 0 or self._n_turns == 1
-        return f"{self._number:03d}" if whole else f"{self._number:03d}-{position}"
+    def _name(self, position: int) -> TakeNumber:
+        return TakeNumber(self._number, 0 if self._n_turns == 1 else position)
 
     def _save(
         self,
@@ -221,8 +224,8 @@ class LineFiles:
         codes: torch.Tensor | None,
     ) -> Path:
         while True:
-            path = self._takes.make() / f"{self._stem(position)}.wav"
-            name = {"file": path.name}
+            path = self._takes.make() / f"{self._name(position).stem}.wav"
+            name = {"file": path.name, "number": str(self._name(position))}
             sidecars = {".json": json_bytes({**name, **meta, **name})}
             if codes is not None:
                 sidecars[".npy"] = codes_bytes(codes)

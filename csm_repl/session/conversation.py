@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csm_repl.session.context import ContextSpan
+from csm_repl.session.numbers import TakeNumber
 
 if TYPE_CHECKING:
     import torch
@@ -39,12 +40,10 @@ class Piece:
 class ConversationTurn:
     """One turn as it was spoken."""
 
-    number: int
-    """Running, from 1; never given twice in a run, so that what a notice said stays true."""
     line: int
-    """The line it belongs to; the same for all turns of a line, larger for later lines."""
+    """Number of the line that it belongs to, from 1."""
     position: int
-    """Place in the line, as the caller counts."""
+    """Place in the line, from 0; empty turns count."""
     speaker: int
     voice: str
     text: str
@@ -54,9 +53,15 @@ class ConversationTurn:
     ended: str
     """How generation ended: 'end', 'cut', 'interrupted', ..."""
     file: Path | None = None
+    n_turns: int = 1
+    """Of its line; a turn that is the only one has its line's number."""
     in_context: bool = True
     n_pieces_out: int = 0
     """How many of its first pieces have left the context before the rest."""
+
+    @property
+    def number(self) -> TakeNumber:
+        return TakeNumber(self.line, self.position + 1 if self.n_turns > 1 else 0)
 
     @property
     def context_pieces(self) -> tuple[Piece, ...]:
@@ -69,8 +74,8 @@ class Conversation:
 
     def __init__(self) -> None:
         self._turns: list[ConversationTurn] = []
-        self._next_number = 1
-        self._next_line = 1
+        self._lines: set[int] = set()
+        self._last: TakeNumber | None = None
 
     def __len__(self) -> int:
         return len(self._turns)
@@ -86,32 +91,38 @@ class Conversation:
         return tuple(turn for turn in self._turns if turn.in_context)
 
     @property
-    def next_number(self) -> int:
-        """Number for the next turn. Neither `undo` nor `clear` gives a number back."""
-        return self._next_number
-
-    @property
-    def next_line(self) -> int:
-        """Index for the next line, from 1; larger than that of every turn so far."""
-        return self._next_line
+    def last_line(self) -> int:
+        """The largest number of a line so far; 0 before the first. `undo` and `clear` give none back."""
+        return max(self._lines, default=0)
 
     def append(self, turn: ConversationTurn) -> None:
         """Adds the newest turn.
 
         Raises:
-            ValueError: its number was given before, or its line is older than the last turn's.
+            ValueError: its number was given before, or its line is over.
         """
-        if turn.number < self._next_number:
-            raise ValueError(f"turn number {turn.number} is taken; the next one is {self._next_number}")
-        if turn.line < self._next_line - 1:
-            raise ValueError(f"line {turn.line} is over; the last one is {self._next_line - 1}")
+        place = TakeNumber(turn.line, turn.position + 1)
+        if self._last is not None and self._last.line == turn.line:
+            if place <= self._last:
+                raise ValueError(f"turn {place} is there already")
+        elif turn.line in self._lines:
+            raise ValueError(f"line {turn.line} is over")
         self._turns.append(turn)
-        self._next_number = turn.number + 1
-        self._next_line = turn.line + 1
+        self._lines.add(turn.line)
+        self._last = place
 
     def clear(self) -> None:
         """Forgets all turns; numbers go on."""
         self._turns.clear()
+
+    def find(self, number: TakeNumber) -> list[ConversationTurn]:
+        """The turns of a line, or the one turn; empty when there is none."""
+        return [
+            turn
+            for turn in self._turns
+            if turn.line == number.line
+            and (number.turn in (0, turn.position + 1) or (turn.n_turns == 1 and number.turn == 1))
+        ]
 
     def undo(self) -> list[ConversationTurn]:
         """Removes all turns of the last line and returns them in order; empty when there is none.

@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from csm_repl.session.conversation import ConversationTurn, Piece
+from csm_repl.session.numbers import LAST_LINE
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Limits", "OtherModelError", "get", "joined_codes", "read_turn", "turn_entry"]
+__all__ = ["Limits", "OtherModelError", "get", "joined_codes", "read_turn", "turn_entry", "whole"]
 
 _MAX_CODES_BYTES = 64 * 2**20
 """Hours of speech in one turn."""
-_FILE = re.compile(r"[0-9]{3,}\.(?:wav|npy)")
+_MOST_SECONDS = 1e6
+_LAST_SPEAKER = 9_999
+_FILE = re.compile(r"[0-9]{3,6}(?:-[0-9]{1,6})?\.(?:wav|npy)")
 _T = TypeVar("_T")
 
 
@@ -47,9 +50,10 @@ def joined_codes(pieces: tuple[Piece, ...]) -> torch.Tensor:
 def turn_entry(turn: ConversationTurn, wav: str | None, codes: str | None) -> dict[str, Any]:
     """A turn as JSON values; `wav` and `codes` are the names of its files, if it has any."""
     return {
-        "number": turn.number,
+        "number": str(turn.number),
         "line": turn.line,
         "position": turn.position,
+        "n_turns": turn.n_turns,
         "speaker": turn.speaker,
         "voice": turn.voice,
         "text": turn.text,
@@ -78,33 +82,31 @@ def read_turn(entry: Any, folder: Path, limits: Limits) -> ConversationTurn:
         raise ValueError("a turn is no object")
     wav = _file(entry, "wav", folder)
     pieces = _read_pieces(entry, folder, limits)
-    speaker = get(entry, "speaker", int)
-    if speaker < 0:
-        raise ValueError(f"there is no speaker {speaker}")
-    n_pieces_out = get(entry, "n_pieces_out", int)
-    if not 0 <= n_pieces_out <= len(pieces):
-        raise ValueError(f"{n_pieces_out} of {len(pieces)} pieces cannot have left the context")
     return ConversationTurn(
-        number=get(entry, "number", int),
-        line=get(entry, "line", int),
-        position=get(entry, "position", int),
-        speaker=speaker,
+        line=whole(entry, "line", 1, LAST_LINE),
+        position=whole(entry, "position", 0, LAST_LINE - 1),
+        # In the first format the number of a line's turns is for the caller to count.
+        n_turns=whole(entry, "n_turns", 1, LAST_LINE) if "n_turns" in entry else 1,
+        speaker=whole(entry, "speaker", 0, _LAST_SPEAKER),
         voice=get(entry, "voice", str),
         text=get(entry, "text", str),
         pieces=pieces,
         seconds=_seconds(entry),
-        seed=get(entry, "seed", int),
+        seed=whole(entry, "seed", 0, 2**63 - 1),
         ended=get(entry, "ended", str),
         # A link may lead out of the session, to a file that is then played and copied as if it were a take.
         file=wav if wav is not None and wav.is_file() and not wav.is_symlink() else None,
         in_context=get(entry, "in_context", bool),
-        n_pieces_out=n_pieces_out,
+        n_pieces_out=whole(entry, "n_pieces_out", 0, len(pieces)),
     )
 
 
 def _seconds(entry: dict[str, Any]) -> float:
     value = entry.get("seconds")
-    return float(value) if type(value) is int else get(entry, "seconds", float)
+    seconds = value if type(value) is int else get(entry, "seconds", float)
+    if not 0 <= seconds <= _MOST_SECONDS:
+        raise ValueError("'seconds' is out of range")
+    return float(seconds)
 
 
 def _read_pieces(entry: dict[str, Any], folder: Path, limits: Limits) -> tuple[Piece, ...]:
@@ -114,9 +116,9 @@ def _read_pieces(entry: dict[str, Any], folder: Path, limits: Limits) -> tuple[P
     path = _file(entry, "codes", folder)
     if path is None:
         raise ValueError("a turn has pieces but no codes")
-    lengths = [get(piece, "n_frames", int) for piece in entries]
+    lengths = [whole(piece, "n_frames", 0, _MAX_CODES_BYTES) for piece in entries]
     codes = _read_codes(path, limits)
-    if min(lengths) < 0 or sum(lengths) != codes.shape[1]:
+    if sum(lengths) != codes.shape[1]:
         raise ValueError(f"{path.name} has {codes.shape[1]} frames, the turn's pieces {sum(lengths)}")
     parts = codes.split(lengths, dim=1)
     return tuple(
@@ -173,8 +175,16 @@ def _file(entry: dict[str, Any], name: str, folder: Path) -> Path | None:
         return None
     value = get(entry, name, str)
     if not _FILE.fullmatch(value):
-        raise ValueError(f"{value!r} is no file of this session")
+        raise ValueError(f"{value[:40]!r} is no file of this session")
     return folder / value
+
+
+def whole(entry: Any, name: str, low: int, high: int) -> int:
+    """The whole number `name` of a JSON object; ValueError if it is none, or out of range."""
+    value = get(entry, name, int)
+    if not low <= value <= high:
+        raise ValueError(f"{name!r} is not between {low} and {high}")
+    return value
 
 
 def get(entry: Any, name: str, kind: type[_T]) -> _T:

@@ -1,6 +1,6 @@
 """A conversation as a folder, and back: readable JSON, a WAV per turn, and the codes exactly as generated.
 
-    outputs/saved/NAME/session.json 001.wav 001.npy 002.wav ...
+    outputs/saved/NAME/session.json 001.wav 001.npy 002-1.wav ...
 
 Codes are never made from audio again: a loaded session continues as if it had not been left. A folder appears
 whole or not at all. A process that is killed can leave a hidden `.NAME-….part` beside it, which may be
@@ -13,6 +13,7 @@ import errno
 import re
 import secrets
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,15 +23,19 @@ from typing import Any
 from csm_repl.audio import output_error, write_bytes_atomic
 from csm_repl.errors import LineError
 from csm_repl.files.json_files import read_json
-from csm_repl.session.conversation import Conversation
+from csm_repl.session.conversation import Conversation, ConversationTurn
 from csm_repl.session.records import Limits, OtherModelError, get, joined_codes, read_turn, turn_entry
 from csm_repl.session.sidecars import codes_bytes, json_bytes
 
 __all__ = ["FORMAT", "Saved", "load_session", "save_session", "saved_folder", "saved_names"]
 
-FORMAT = 1
-"""Version of the folder's layout; raised when an older program could not read it any more."""
+FORMAT = 2
+"""Version of the folder's layout; raised when an older program could not read it. Older ones are read."""
 _SESSION = "session.json"
+_MAX_JSON_BYTES = 32 * 2**20
+"""Tens of thousands of turns."""
+_MOST_FRAMES = 1_000_000
+"""A day of speech; its codes take 256 MB for 32 codebooks."""
 _NAME = re.compile(r"[\w-][\w.-]*")
 _LONGEST_NAME = 100
 
@@ -41,7 +46,7 @@ class Saved:
 
     folder: Path
     n_turns: int
-    without_audio: tuple[int, ...]
+    without_audio: tuple[str, ...]
     """Numbers of the turns whose WAV is gone; their codes are saved all the same."""
 
     @property
@@ -50,7 +55,7 @@ class Saved:
         if not self.without_audio:
             return ""
         turns = "turn" if len(self.without_audio) == 1 else "turns"
-        numbers = ", ".join(map(str, self.without_audio))
+        numbers = ", ".join(self.without_audio)
         return f"Saved without the sound of {turns} {numbers}, which is gone; the conversation is whole."
 
 
@@ -126,18 +131,19 @@ def load_session(
     """
     limits = Limits(n_codebooks, codebook_size, vocab_size)
     data = _read_json(folder)
-    if data.get("format") != FORMAT:
+    if data.get("format") not in range(1, FORMAT + 1):
         raise LineError(
-            f"The session {folder.name} has format {data.get('format')!r}; this version reads {FORMAT}.",
+            f"The session {folder.name} has format {str(data.get('format'))[:20]}; "
+            f"this version reads 1 to {FORMAT}.",
             "Load it with the version of csm-repl that saved it.",
         )
     conversation = Conversation()
     try:
         header = get(data, "header", dict)
-        for entry in get(data, "turns", list):
-            conversation.append(read_turn(entry, folder, limits))
+        for turn in _read_turns(data, folder, limits):
+            conversation.append(turn)
     except OtherModelError as error:
-        made_with = f" ({header['model']})" if isinstance(header.get("model"), str) else ""
+        made_with = f" ({header['model'][:100]})" if isinstance(header.get("model"), str) else ""
         raise LineError(
             f"The session {folder.name} is not for the loaded model: {error}.",
             f"Start with the model that it was made with{made_with}.",
@@ -150,15 +156,15 @@ def load_session(
 # --- writing ------------------------------------------------------------------------------------------
 
 
-def _write(conversation: Conversation, draft: Path, header: Mapping[str, Any]) -> list[int]:
+def _write(conversation: Conversation, draft: Path, header: Mapping[str, Any]) -> list[str]:
     """Fills the folder `draft`; returns the numbers of the turns whose WAV is gone."""
     without_audio = []
     turns = []
     for turn in conversation.turns:
-        stem = f"{turn.number:03d}"
+        stem = turn.number.stem
         wav = f"{stem}.wav" if _copy(turn.file, draft / f"{stem}.wav") else None
         if wav is None:
-            without_audio.append(turn.number)
+            without_audio.append(str(turn.number))
         codes = f"{stem}.npy" if turn.pieces else None
         if codes is not None:
             write_bytes_atomic(draft / codes, codes_bytes(joined_codes(turn.pieces)))
@@ -169,7 +175,8 @@ def _write(conversation: Conversation, draft: Path, header: Mapping[str, Any]) -
 
 
 def _copy(source: Path | None, target: Path) -> bool:
-    if source is None:
+    # Whatever took its place since: of a FIFO or a device nothing could be copied.
+    if source is None or not source.is_file():
         return False
     try:
         shutil.copyfile(source, target)
@@ -212,7 +219,7 @@ def _name_taken(folder: Path) -> LineError:
 
 def _read_json(folder: Path) -> dict[str, Any]:
     try:
-        data = read_json(folder / _SESSION)
+        data = read_json(folder / _SESSION, _MAX_JSON_BYTES)
     except (FileNotFoundError, NotADirectoryError) as error:
         names = saved_names(folder.parent.parent)
         has = f"Saved are: {', '.join(names)}." if names else "None is saved yet; $SAVE name$ saves one."
@@ -222,6 +229,21 @@ def _read_json(folder: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise _damaged(folder, ValueError(f"{_SESSION} holds no object"))
     return data
+
+
+def _read_turns(data: dict[str, Any], folder: Path, limits: Limits) -> list[ConversationTurn]:
+    turns: list[ConversationTurn] = []
+    n_frames = 0
+    for entry in get(data, "turns", list):
+        turns.append(read_turn(entry, folder, limits))
+        n_frames += sum(piece.n_frames for piece in turns[-1].pieces)
+        if n_frames > _MOST_FRAMES:
+            raise ValueError(f"it holds more than {_MOST_FRAMES} frames")
+    if data["format"] == 1:
+        n_turns = Counter(turn.line for turn in turns)
+        for turn in turns:
+            turn.n_turns = n_turns[turn.line]
+    return turns
 
 
 def _damaged(folder: Path, error: BaseException) -> LineError:

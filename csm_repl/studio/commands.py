@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from csm_repl.errors import LineError, UsageError
 from csm_repl.events import Event, Notice, PlayFile, Quit, Table
+from csm_repl.session.numbers import TakeNumber
 from csm_repl.settings import SettingSpec, parse_value, spec, specs
 from csm_repl.text.grammar import Command, Line, closest, parse
 
@@ -185,7 +186,9 @@ def _history(studio: Studio, args: str) -> Iterator[Event]:
     ]
     records += [
         {
-            "number": turn.number,
+            "number": str(turn.number),
+            "line": turn.line,
+            "turn": turn.position + 1,
             "speaker": turn.speaker,
             "voice": turn.voice,
             "seconds": round(turn.seconds, 2),
@@ -271,13 +274,17 @@ def voices_table(voices: Any) -> Table:
         problem = f"{bad.cause} {bad.remedy}".strip()
         records.append({"speaker": bad.speaker, "clip": bad.path.name, "usable": False, "problem": problem})
         rows.append((str(bad.speaker), "", bad.path.name, "", "unusable", problem))
+    for file in voices.ignored:
+        problem = f"{file.cause} {file.remedy}"
+        records.append({"clip": file.path.name, "usable": False, "problem": problem})
+        rows.append(("", "", file.path.name, "", "not taken", problem))
     return Table(
         "voices",
         f"Voices in {voices.root}",
         ("speaker", "voice", "clip", "seconds", "transcript", "text"),
         tuple(rows),
         tuple(records),
-        empty=f"No clips in {voices.root}. Put reference.wav and reference1.wav there.",
+        empty=voices.problem or f"No clips in {voices.root}. Put reference.wav and reference1.wav there.",
     )
 
 
@@ -356,13 +363,20 @@ def _retry(studio: Studio, args: str) -> Iterator[Event]:
 
 @_command("[n]")
 def _play(studio: Studio, args: str) -> Iterator[Event]:
-    """plays take n again; the last one without n"""
-    number = None
-    if args:
-        if not (args.isascii() and args.isdigit()):
-            raise LineError(f"$PLAY$ takes the number of a take, not {args[:40]!r}.", "For example $PLAY 3$.")
-        number = int(args)
-    yield PlayFile(studio.takes.find(number))
+    """plays line n (7) or turn n (7.2) again; the last line without n"""
+    number = _number_of("PLAY", args) if args else None
+    for file in studio.sound_of(number):
+        yield PlayFile(file)
+
+
+def _number_of(command: str, text: str) -> TakeNumber:
+    number = TakeNumber.parse(text)
+    if number is None:
+        raise LineError(
+            f"${command}$ takes the number of a line or of a turn, not {text[:40]!r}.",
+            "For example 7, or 7.2 for the second turn of line 7; $HISTORY$ shows the numbers.",
+        )
+    return number
 
 
 def _saved(studio: Studio) -> Sequence[str]:

@@ -25,6 +25,7 @@ from csm_repl.events import (
 from csm_repl.loaded import ModelInfo
 from csm_repl.outputs.takes import LineFiles
 from csm_repl.session.context import ContextSpan, describe
+from csm_repl.session.numbers import TakeNumber
 from csm_repl.settings import Settings
 from csm_repl.speech import (
     FrameMade,
@@ -65,8 +66,8 @@ class SpokenTurn:
     turn: LineTurn
     done: TurnDone
     result: TurnResult
-    is_first: bool
-    """Of its line."""
+    line: int
+    """The number of its line."""
 
 
 class LineJob:
@@ -111,6 +112,8 @@ class LineJob:
         self._speech = speech
         self._rate = speech.codec.sample_rate
         self._index = 0
+        self._number = 0
+        """Of the line, once a turn of it is in its file."""
         self._seed = 0
         self._done: list[TurnDone] = []
         self._parts: list[torch.Tensor] = []
@@ -232,7 +235,9 @@ class LineJob:
         self._dropped += result.dropped
         self._parts.append(result.samples)
         self._done.append(done)
-        self.spoken.append(SpokenTurn(turn, done, result, is_first=len(self._done) == 1))
+        # Should a name have been taken meanwhile, the line's later files have another number.
+        self._number = self._number or self._files.number
+        self.spoken.append(SpokenTurn(turn, done, result, self._number))
         yield done
         self._index += 1
         if self._index < len(self._turns):
@@ -282,4 +287,5 @@ class LineJob:
             seed=self._seed,
             ended=ended,
             meta=meta,
+            number=str(TakeNumber.of_stem(file.stem) or ""),
         )

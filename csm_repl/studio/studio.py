@@ -26,6 +26,7 @@ from csm_repl.model.device import less_memory, out_of_memory
 from csm_repl.outputs.takes import TakeFolder
 from csm_repl.outputs.tracks import Tracks
 from csm_repl.session.conversation import Conversation, ConversationTurn
+from csm_repl.session.numbers import TakeNumber
 from csm_repl.settings import Settings
 from csm_repl.speech import Heard, Planner, Speech, SpeechEvent
 from csm_repl.studio.line import LineJob, LineTurn, SpokenTurn
@@ -95,7 +96,7 @@ class Studio:
         """Takes up what changed in the references folder."""
         with contextlib.closing(self.voices.look()) as changes:
             for change in changes:
-                yield Notice(change.message, "warning" if change.kind == "unusable" else "info")
+                yield Notice(change.message, "warning" if change.is_warning else "info")
 
     def voice(self, speaker: int) -> str:
         """What to call a speaker."""
@@ -226,8 +227,7 @@ class Studio:
             self._left_out = self._left_out if result.left_out is None else result.left_out
         conversation.append(
             ConversationTurn(
-                number=conversation.next_number,
-                line=conversation.next_line - (0 if spoken.is_first else 1),
+                line=spoken.line,
                 position=turn.position,
                 speaker=turn.speaker,
                 voice=turn.voice,
@@ -237,6 +237,7 @@ class Studio:
                 seed=done.seed,
                 ended=done.ended,
                 file=done.file,
+                n_turns=done.n_turns,
                 in_context=not independent,
                 n_pieces_out=result.n_pieces_out,
             )
@@ -264,6 +265,30 @@ class Studio:
         self._last = None
         return self.conversation.undo()
 
+    def sound_of(self, number: TakeNumber | None = None) -> list[Path]:
+        """The files of a line or turn, in the order in which they are to be heard; None: of the newest line.
+
+        A loaded line is found where it was saved, turn by turn.
+
+        Raises:
+            LineError: there is none.
+        """
+        lines = sorted({*self.takes.lines(), *(turn.line for turn in self.conversation.turns)})
+        if not lines:
+            raise LineError("No line has been spoken yet.", "Type one.")
+        number = TakeNumber(lines[-1]) if number is None else number
+        said = self.conversation.find(number)
+        files = [turn.file for turn in said if turn.file is not None and turn.file.is_file()]
+        if not files or files[0].parent == self.takes.folder:
+            files = self.takes.find(number) or files
+        if files:
+            return files
+        what = f"turn {number}" if number.turn else f"line {number}"
+        if said:
+            raise LineError(f"The sound of {what} is gone.", "$HISTORY$ shows which lines have a file.")
+        have = f"line {lines[0]}" if len(lines) == 1 else f"lines {lines[0]} to {lines[-1]}"
+        raise LineError(f"There is no {what}.", f"This session has {have}; $HISTORY$ lists the conversation.")
+
     def clear(self) -> int:
         """Forgets the conversation; returns how many turns it had."""
         n_turns = len(self.conversation)
@@ -275,6 +300,7 @@ class Studio:
     def adopt(self, conversation: Conversation, primary: int) -> None:
         """Goes on with a loaded conversation."""
         self.conversation, self.primary, self._last = conversation, primary, None
+        self.takes.go_on_after(conversation.last_line)
         self._left_out = frozenset()
 
     def set(self, name: str, value: Any) -> None:

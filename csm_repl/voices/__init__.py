@@ -10,7 +10,7 @@
 Importing it imports neither torch nor an audio library.
 """
 
-from csm_repl.voices.folder import Change, Clip, UnusableClip, VoiceFolder
+from csm_repl.voices.folder import Change, Clip, IgnoredFile, UnusableClip, VoiceFolder
 from csm_repl.voices.names import ClipName, parse_name
 from csm_repl.voices.prepare import MAX_CLIP_SECONDS, PrepareOptions, prepare_clip
 from csm_repl.voices.transcribe import Transcriber, WhisperTranscriber
@@ -20,6 +20,7 @@ __all__ = [
     "Change",
     "Clip",
     "ClipName",
+    "IgnoredFile",
     "PrepareOptions",
     "Transcriber",
     "UnusableClip",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,20 +14,36 @@ from typing import TYPE_CHECKING, Literal
 
 from csm_repl.audio import SAMPLE_RATE, TooLongError, check_readable, read_mono, write_bytes_atomic
 from csm_repl.errors import ClipError, OutputError
-from csm_repl.voices.cache import ClipCache, content_digest
-from csm_repl.voices.prepare import CUT_IT, MAX_FILE_SECONDS, PrepareOptions, prepare_clip
+from csm_repl.voices.cache import CachedCodes, CachedWords, ClipCache, WhisperNote, content_digest
+from csm_repl.voices.prepare import (
+    CUT_IT,
+    MAX_CLIP_SECONDS,
+    MAX_FILE_SECONDS,
+    PrepareOptions,
+    cut_at_pause,
+    prepare_clip,
+)
+from csm_repl.voices.transcribe import DoubtfulWordsError, Transcriber
 
 if TYPE_CHECKING:
     import torch
-
-    from csm_repl.voices.transcribe import Transcriber
 
 TranscriptOrigin = Literal["file", "whisper"]
 Stamp = tuple[int, int, int, int]
 
 # A minute of fast speech is 1,500 characters; what is longer than this is some other file.
 _MAX_TRANSCRIPT_BYTES = 1 << 16
+_MOST_BYTES = 1 << 30
+"""Five minutes in stereo, at 96 kHz and 32 bits, are 230 MB."""
+_START_S = 120.0
+"""What is read of a recording of which the first 10 to 20 s are used; half of it may be silence."""
+_MUCH_S = 2.0
+"""Less than this may be missing without a word: a pause at both ends."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+class NoTranscriptError(ClipError):
+    """Nobody has written down what is said, and nobody can listen."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +54,28 @@ class ClipSound:
     """SHA-256 of the file's bytes, in hex."""
     seconds: float
     """Length as prepared."""
+    recorded_s: float
+    """Length as recorded, as far as it was read."""
     codes: torch.Tensor | None
     """int64 `[K, T]`; None without a codec."""
+    is_start: bool = False
+    """Only the start of a recording that is too long."""
+
+    @property
+    def remark(self) -> str:
+        """Whole sentences where much of the recording is not used, else ''."""
+        if self.is_start:
+            return (
+                f"It is too long for a voice and had no transcript, so its first {self.seconds:.0f} s are "
+                "used, up to a pause."
+            )
+        left_out = self.recorded_s - self.seconds
+        if left_out > _MUCH_S and left_out > self.seconds:
+            return (
+                f"Only {self.seconds:.1f} of its {self.recorded_s:.1f} s are used: the rest is silence. "
+                "If speech is missing, cut out what is far louder, or record it again."
+            )
+        return ""
 
 
 @dataclass(frozen=True)
@@ -55,6 +93,12 @@ class Recording:
 
     def __init__(self, path: Path, options: PrepareOptions) -> None:
         self.path = path
+        self.may_be_cut = False
+        """Take the start of what is too long; set before the samples are asked for."""
+        self.is_start = False
+        """Whether the samples are only the start."""
+        self.recorded_s = 0.0
+        """Length before it was prepared; known with the samples."""
         self._options = options
         self._stamp = file_stamp(path)
 
@@ -62,12 +106,21 @@ class Recording:
     def samples(self) -> torch.Tensor:
         """float32 `[N]` at 24 kHz. ClipError where there is no using it."""
         try:
-            x = read_mono(self.path, max_seconds=MAX_FILE_SECONDS)
+            samples = self._prepared(MAX_CLIP_SECONDS, max_seconds=MAX_FILE_SECONDS)
         except TooLongError as error:
-            raise ClipError(error.cause, CUT_IT) from error
-        samples = prepare_clip(x[None], SAMPLE_RATE, self._options)
+            if not self.may_be_cut:
+                raise ClipError(error.cause, CUT_IT) from error
+            samples = cut_at_pause(self._prepared(math.inf, end_s=_START_S))
+            self.is_start = True
         self.check_settled()
         return samples
+
+    def _prepared(
+        self, most_s: float, *, max_seconds: float | None = None, end_s: float | None = None
+    ) -> torch.Tensor:
+        x = read_mono(self.path, max_seconds=max_seconds, end_s=end_s)
+        self.recorded_s = x.shape[0] / SAMPLE_RATE
+        return prepare_clip(x[None], SAMPLE_RATE, self._options, max_seconds=most_s)
 
     def check_settled(self) -> None:
         """ClipError where the file is no longer what it was, as while it is being copied."""
@@ -105,25 +158,44 @@ class ClipLoader:
         if self._transcriber is not None:
             self._transcriber.close()
 
-    def sound(self, recording: Recording, known: ClipSound | None) -> ClipSound:
-        """The recording's sound; `known` itself where its content is the same. ClipError where unusable."""
+    def sound(self, recording: Recording, txt: Path, known: ClipSound | None) -> ClipSound:
+        """The recording's sound; `known` itself where that still holds. ClipError where it is unusable.
+
+        Args:
+            txt: its transcript. Without one a recording that is too long is cut.
+        """
         check_readable(recording.path)
         try:
+            n_bytes = recording.path.stat().st_size
+            if n_bytes > _MOST_BYTES:
+                raise ClipError(f"The file has {n_bytes / 1e9:.1f} GB, more than any clip.", CUT_IT)
             digest = content_digest(recording.path)
         except OSError as error:
             raise ClipError(f"The file cannot be read: {error.strerror}.", "Check its disk.") from error
-        if known is not None and known.digest == digest:
+        recording.may_be_cut = self._may_be_cut(digest, txt)
+        if known is not None and known.digest == digest and (recording.may_be_cut or not known.is_start):
+            recording.is_start = known.is_start
             return known
         if self._encode is None:
-            return ClipSound(digest, recording.samples.shape[0] / SAMPLE_RATE, None)
-        cached = self._cache.codes(digest)
-        if cached is not None:
-            codes, seconds = cached
-            return ClipSound(digest, seconds, codes)
+            seconds = recording.samples.shape[0] / SAMPLE_RATE
+            return ClipSound(digest, seconds, recording.recorded_s, None, recording.is_start)
+        for is_start in (False, True) if recording.may_be_cut else (False,):
+            cached = self._cache.codes(digest, is_start=is_start)
+            if cached is not None:
+                recording.is_start = is_start
+                return ClipSound(digest, cached.seconds, cached.recorded_s, cached.codes, is_start)
         seconds = recording.samples.shape[0] / SAMPLE_RATE
         codes = self._encoded(self._encode, recording.samples)
-        self._cache.store_codes(digest, codes, seconds)
-        return ClipSound(digest, seconds, codes)
+        entry = CachedCodes(codes, seconds, recording.recorded_s)
+        self._cache.store_codes(digest, entry, is_start=recording.is_start)
+        return ClipSound(digest, seconds, recording.recorded_s, codes, recording.is_start)
+
+    def _may_be_cut(self, digest: str, txt: Path) -> bool:
+        """Whether there are no words yet, or those of the start, which the user may have corrected since."""
+        if file_stamp(txt) is None:
+            return True
+        note = self._cache.note(txt)
+        return note is not None and note.clip == digest and note.is_start
 
     def known_words(self, digest: str, txt: Path) -> Words | None:
         """The words in `txt`; None where it is missing, or Whisper's for a recording that was replaced since.
@@ -136,11 +208,7 @@ class ClipLoader:
     def has_to_listen(self, digest: str) -> bool:
         """Whether `heard_words` takes a while: nobody has heard these sounds before."""
         listener = self._transcriber
-        return (
-            listener is not None
-            and listener.listens
-            and self._cache.transcript(digest, listener.name) is None
-        )
+        return listener is not None and listener.listens and self._cache.words(digest, listener.name) is None
 
     def heard_words(self, recording: Recording, digest: str, txt: Path) -> Words:
         """What Whisper hears, written to `txt`. For a recording that `known_words` has no words of.
@@ -157,12 +225,12 @@ class ClipLoader:
         try:
             heard = self._heard(recording, digest, txt)
         except ClipError as error:
-            if text is None:
+            if text is None or isinstance(error, DoubtfulWordsError):
                 raise
             old = f"Whisper wrote {txt.name} for an earlier {recording.path.name}; check it. {error.cause}"
             return Words(text, "whisper", old)
         recording.check_settled()
-        return self._written(heard, digest, txt, replace=text is not None)
+        return self._written(WhisperNote(digest, heard, recording.is_start), txt, replace=text is not None)
 
     def _written_words(self, digest: str, txt: Path) -> tuple[str | None, Words | None]:
         """What `txt` says, and the same as words where they are the recording's."""
@@ -170,9 +238,9 @@ class ClipLoader:
         if text is None:
             return None, None
         note = self._cache.note(txt)
-        if note is None or note[1] != text:
+        if note is None or note.text != text:
             return text, Words(text, "file")
-        return text, Words(text, "whisper") if note[0] == digest else None
+        return text, Words(text, "whisper") if note.clip == digest else None
 
     def _encoded(self, encode: Callable[[torch.Tensor], torch.Tensor], samples: torch.Tensor) -> torch.Tensor:
         import torch
@@ -185,20 +253,27 @@ class ClipLoader:
 
     def _heard(self, recording: Recording, digest: str, txt: Path) -> str:
         if self._transcriber is None:
-            raise ClipError(f"There is no transcript {txt.name}.", "Write the words of the clip into it.")
+            raise NoTranscriptError("It has no transcript.", f"Write the words of the clip into {txt.name}.")
         model = self._transcriber.name
-        text = self._cache.transcript(digest, model)
-        if text is None:
-            text = _cleaned(self._transcriber.transcribe(recording.samples, SAMPLE_RATE))
-            if not text:
-                raise ClipError(
-                    "Whisper heard no words in the clip.",
-                    f"Write them into {txt.name}, or record the clip again.",
-                )
-            self._cache.store_transcript(digest, model, text)
-        return text
+        words = self._cache.words(digest, model)
+        if words is None:
+            try:
+                words = CachedWords(_cleaned(self._transcriber.transcribe(recording.samples, SAMPLE_RATE)))
+                if not words.text:
+                    words = CachedWords(
+                        "",
+                        "Whisper heard no words in the clip.",
+                        f"Write them into {txt.name}, or record the clip again.",
+                    )
+            except DoubtfulWordsError as error:
+                words = CachedWords("", error.cause, error.remedy)
+            self._cache.store_words(digest, model, words)
+        if words.doubt:
+            raise DoubtfulWordsError(words.doubt, words.remedy)
+        return words.text
 
-    def _written(self, text: str, digest: str, txt: Path, *, replace: bool) -> Words:
+    def _written(self, note: WhisperNote, txt: Path, *, replace: bool) -> Words:
+        text = note.text
         try:
             write_bytes_atomic(txt, f"{text}\n".encode(), replace=replace)
         except FileExistsError:
@@ -208,7 +283,7 @@ class ClipLoader:
             return Words(text, "whisper", f"The transcript cannot be saved: {txt.name} is a broken link.")
         except OutputError as error:
             return Words(text, "whisper", f"Whisper's transcript is used, but not saved: {error.cause}")
-        self._cache.store_note(txt, digest, text)
+        self._cache.store_note(txt, note)
         return Words(text, "whisper", f"Whisper wrote {txt.name}; correct it there where it is wrong.")
 
 
@@ -225,36 +300,35 @@ def _read_transcript(txt: Path) -> str | None:
     """The words on one line; None where there is not a file."""
     try:
         if not S_ISREG(txt.stat().st_mode):
-            raise ClipError(f"The transcript {txt.name} is not a file.", "Put a text file in its place.")
+            raise ClipError("Its transcript is not a file.", f"Make {txt.name} a text file.")
         data = txt.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ClipError(
-            f"The transcript {txt.name} cannot be read: {error.strerror}.",
-            "Check the permissions of the file.",
+            f"Its transcript cannot be read: {error.strerror}.", f"Check the permissions of {txt.name}."
         ) from error
     if len(data) > _MAX_TRANSCRIPT_BYTES:
-        raise ClipError(
-            f"{txt.name} is too long to be a clip's transcript.", "Put only the words of the clip into it."
-        )
+        raise ClipError("Its transcript is far too long.", f"Put only the words of the clip into {txt.name}.")
     try:
-        text = data.decode("utf-8-sig")
+        # UTF-32's mark begins like that of UTF-16, and gives zeros.
+        has_mark = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = data.decode("utf-16" if has_mark else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise _not_utf8(txt) from error
-    if "\0" in text:  # UTF-16 without its mark
+    if "\0" in text:  # UTF-16 without its mark, or UTF-32
         raise _not_utf8(txt)
     text = _cleaned(text)
     if not text:
         raise ClipError(
-            f"The transcript {txt.name} is empty.",
-            "Write the words of the clip into it, or delete it so that Whisper does.",
+            "Its transcript is empty.",
+            f"Write the words of the clip into {txt.name}, or delete it so that Whisper does.",
         )
     return text
 
 
 def _not_utf8(txt: Path) -> ClipError:
-    return ClipError(f"The transcript {txt.name} is not UTF-8.", "Save it again as UTF-8.")
+    return ClipError("Its transcript is not UTF-8.", f"Save {txt.name} again as UTF-8.")
 
 
 def _cleaned(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
@@ -9,15 +10,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from csm_repl.errors import ClipError, CsmReplError
+from csm_repl.paths import remove_leftovers
 from csm_repl.voices.cache import ClipCache
-from csm_repl.voices.clip import ClipLoader, ClipSound, Stamp, TranscriptOrigin, file_stamp
-from csm_repl.voices.names import ENDINGS, ClipName, parse_name
+from csm_repl.voices.clip import ClipLoader, ClipSound, NoTranscriptError, Stamp, TranscriptOrigin, file_stamp
+from csm_repl.voices.names import ENDINGS, ClipName, explain_miss, parse_name, says_speaker
 from csm_repl.voices.prepare import PrepareOptions
 
 if TYPE_CHECKING:
     import torch
 
     from csm_repl.voices.transcribe import Transcriber
+
+
+_MOST_OF_A_KIND = 6
+_MORE = {
+    "added": "clips were added.",
+    "changed": "clips were changed.",
+    "removed": "clips are gone.",
+    "unusable": "clips cannot be used.",
+    "ignored": "files look like clips and are not taken.",
+    "remark": "clips are only used in part.",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +49,8 @@ class Clip:
     """Length as prepared, with silences shortened."""
     codes: torch.Tensor | None
     """int64 `[K, T]` on the CPU; None where the folder has no codec."""
+    remark: str = ""
+    """Whole sentences where much of the recording is not used."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +61,34 @@ class UnusableClip:
     path: Path
     cause: str
     remedy: str
+    needs_words: bool = False
+    """All that is wrong is that it has no transcript, and nobody to write it."""
+
+
+@dataclass(frozen=True)
+class IgnoredFile:
+    """A file that looks as if it were meant as a clip, and by its name is none."""
+
+    path: Path
+    cause: str
+    remedy: str
+    better: str = ""
+    """A name under which it would be taken; '' where a name is not enough."""
 
 
 @dataclass(frozen=True)
 class Change:
     """One thing that is different since the last look; 'listening' comes before what takes a while."""
 
-    kind: Literal["added", "changed", "removed", "unusable", "listening"]
+    kind: Literal["added", "changed", "removed", "unusable", "ignored", "remark", "listening"]
     path: Path
     message: str
     """Whole sentences for the user."""
+
+    @property
+    def is_warning(self) -> bool:
+        """Whether there is something for the user to do."""
+        return self.kind in ("unusable", "ignored", "remark")
 
 
 @dataclass(frozen=True)
@@ -103,8 +136,11 @@ class VoiceFolder:
         self.clips: tuple[Clip, ...] = ()
         """By speaker, then name, then number."""
         self.unusable: tuple[UnusableClip, ...] = ()
+        self.ignored: tuple[IgnoredFile, ...] = ()
+        """By name."""
         self.problem = ""
         """Why the folder itself cannot be listed, with the remedy; '' where it can."""
+        remove_leftovers(root)
         cache = ClipCache(cache_dir, preparation=options.fingerprint, codec_id=codec_id)
         self._loader = ClipLoader(options, encode, transcriber, cache)
         self._entries: dict[Path, _Entry] = {}
@@ -156,21 +192,22 @@ class VoiceFolder:
                 self._loader.close()
             self._publish()
         changes, self._unreported = self._unreported, []
-        yield from changes
+        yield from _summarised(changes, self.root)
 
     def _list(self) -> Mapping[Path, _Found]:
         """The folder's clips in order. Where it cannot be listed, those of the last look."""
         try:
             found, problem = self._found([path.name for path in self.root.iterdir()]), ""
         except FileNotFoundError:
-            found, problem = {}, ""
+            found, problem, self.ignored = {}, "", ()
         except NotADirectoryError:
-            found = {}
+            found, self.ignored = {}, ()
             problem = f"The references folder {self.root} is a file. Name a folder with --references."
         except OSError as error:
             found = {path: entry.found for path, entry in self._entries.items()}
             problem = (
-                f"The references folder {self.root} cannot be read: {error.strerror}. Check its permissions."
+                f"The references folder {self.root} cannot be read: {error.strerror}. Check its permissions, "
+                "or name another folder with --references."
             )
         if problem and problem != self.problem:
             self._unreported.append(Change("unusable", self.root, problem))
@@ -180,16 +217,40 @@ class VoiceFolder:
     def _found(self, names: list[str]) -> dict[Path, _Found]:
         parsed = [(clip, name) for name in names if (clip := parse_name(name)) is not None]
         parsed.sort(key=lambda pair: _order(*pair))
-        texts = {Path(name).stem: name for name in sorted(names) if name.lower().endswith(".txt")}
-        owners: dict[str, Path] = {}
+        texts = _Transcripts(names, {Path(name).stem for _, name in parsed})
+        owners: dict[Path, Path] = {}
         found = {}
         for clip, name in parsed:
             path = self.root / name
-            txt = self.root / texts.get(path.stem, f"{path.stem}.txt")
-            owner = owners.setdefault(path.stem, path)
+            txt = self.root / texts.of(path.stem)
+            owner = owners.setdefault(txt, path)
             rival = owner if owner != path else None
             found[path] = _Found(clip, txt, rival, file_stamp(path), file_stamp(txt))
+        self._ignore(names, {clip.speaker for clip, _ in parsed})
         return found
+
+    def _ignore(self, files: list[str], taken: set[int]) -> None:
+        """Finds the files that look like clips and are none."""
+        known = {file.path for file in self.ignored}
+        names, ignored = set(files), []
+        # Those that say a number first: the others get what is left.
+        for name in sorted(files, key=lambda name: (not says_speaker(name), name)):
+            if parse_name(name) is not None:
+                continue
+            free = next(number for number in count() if number not in taken)
+            miss = explain_miss(name, free, names)
+            if miss is None:
+                continue
+            ignored.append(IgnoredFile(self.root / name, miss.cause, miss.remedy, miss.better))
+            better = parse_name(miss.better)
+            if better is not None:
+                names.add(miss.better)
+                taken = taken | {better.speaker}
+        self.ignored = tuple(sorted(ignored, key=lambda file: file.path.name))
+        for file in ignored:
+            if file.path not in known:
+                message = f"{file.path.name} is not taken as a clip. {file.cause} {file.remedy}"
+                self._unreported.append(Change("ignored", file.path, message))
 
     def _load(self, path: Path, found: _Found, old: _Entry | None) -> Generator[Change, None, None]:
         name = found.name
@@ -204,8 +265,8 @@ class VoiceFolder:
                     f"Rename it, for example to {_free_name(path, name)}.",
                 )
             recording = self._loader.open(path)
-            if sound is None:
-                sound = self._loader.sound(recording, known)
+            if sound is None or sound.is_start:
+                sound = self._loader.sound(recording, found.txt, known)
             words = self._loader.known_words(sound.digest, found.txt)
             if words is None:
                 if self._loader.has_to_listen(sound.digest):
@@ -214,13 +275,25 @@ class VoiceFolder:
                     )
                 words = self._loader.heard_words(recording, sound.digest, found.txt)
             notice = words.notice
-            result = Clip(name.speaker, name.name, path, words.text, words.origin, sound.seconds, sound.codes)
+            result = Clip(
+                name.speaker,
+                name.name,
+                path,
+                words.text,
+                words.origin,
+                sound.seconds,
+                sound.codes,
+                sound.remark,
+            )
         except CsmReplError as error:
-            result = UnusableClip(name.speaker, path, error.cause, error.remedy)
+            needs_words = isinstance(error, NoTranscriptError)
+            result = UnusableClip(name.speaker, path, error.cause, error.remedy, needs_words)
         entry = _Entry(found, sound, result)
         change = _change(old, entry, notice)
         if change is not None:
             self._unreported.append(change)
+            if isinstance(result, Clip) and result.remark and (old is None or old.sound is not sound):
+                self._unreported.append(Change("remark", path, f"{path.name}: {result.remark}"))
         elif old is not None and isinstance(old.result, Clip):
             entry = replace(entry, result=old.result)
         self._entries[path] = entry
@@ -239,6 +312,44 @@ class VoiceFolder:
         results = [entry.result for _, entry in entries]
         self.clips = tuple(result for result in results if isinstance(result, Clip))
         self.unusable = tuple(result for result in results if isinstance(result, UnusableClip))
+
+
+class _Transcripts:
+    """Which `.txt` belongs to which clip: that of the same name, whatever became of its letters.
+
+    Args:
+        names: of all files in the folder.
+        stems: of the clips.
+    """
+
+    def __init__(self, names: list[str], stems: set[str]) -> None:
+        texts = {Path(name).stem: name for name in sorted(names) if name.lower().endswith(".txt")}
+        self._exact = texts
+        self._similar = {_letters(stem): name for stem, name in texts.items() if stem not in stems}
+
+    def of(self, stem: str) -> str:
+        """File name; that of the file to make where there is none."""
+        return self._exact.get(stem) or self._similar.get(_letters(stem)) or f"{stem}.txt"
+
+
+def _letters(text: str) -> str:
+    """Equal for what differs in case or in how accents are encoded."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+
+
+def _summarised(changes: list[Change], root: Path) -> list[Change]:
+    """All changes; of more than a few of one kind the first ones and a count."""
+    told = []
+    n_of: dict[str, int] = {}
+    for change in changes:
+        n_of[change.kind] = n_of.get(change.kind, 0) + 1
+        if n_of[change.kind] <= _MOST_OF_A_KIND:
+            told.append(change)
+    for kind, n in n_of.items():
+        if n > _MOST_OF_A_KIND:
+            rest = f"{n - _MOST_OF_A_KIND:,} more {_MORE[kind]} csm-repl voices lists everything."
+            told.append(Change(kind, root, rest))  # type: ignore[arg-type]
+    return told
 
 
 def _order(name: ClipName, filename: str) -> tuple[int, str, int, str]:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from csm_repl.audio import SAMPLE_RATE, amplify, import_pydub, resample, speech_level, to_mono, to_pcm16
+from csm_repl.audio import (
+    SAMPLE_RATE,
+    TooLongError,
+    amplify,
+    import_pydub,
+    resample,
+    speech_level,
+    to_mono,
+    to_pcm16,
+)
 from csm_repl.errors import ClipError
 
 if TYPE_CHECKING:
@@ -15,10 +24,13 @@ if TYPE_CHECKING:
 
 MAX_CLIP_SECONDS = 60.0
 """Longest prepared clip: 750 of the context's 2048 positions. A longer one is refused and not cut, because it
-would no longer match its transcript."""
+would no longer match its transcript; one without a transcript is cut."""
 
 MAX_FILE_SECONDS = 300.0
 """Longest recording that is looked at: none with over four minutes of silence is meant as a clip."""
+
+CUT_BETWEEN_S = 10.0, 20.0
+"""Where a recording is cut that is longer than MAX_CLIP_SECONDS and has no transcript yet."""
 
 MIN_CLIP_SECONDS = 0.08
 """One codec frame."""
@@ -67,7 +79,9 @@ class PrepareOptions:
         return repr((_VERSION, *astuple(self)))
 
 
-def prepare_clip(x: torch.Tensor, rate: int, options: PrepareOptions) -> torch.Tensor:
+def prepare_clip(
+    x: torch.Tensor, rate: int, options: PrepareOptions, *, max_seconds: float = MAX_CLIP_SECONDS
+) -> torch.Tensor:
     """Downmix, resample, level and shorten a recording.
 
     Args:
@@ -75,13 +89,14 @@ def prepare_clip(x: torch.Tensor, rate: int, options: PrepareOptions) -> torch.T
         rate: Hz.
 
     Returns:
-        float32 `[N]` at 24 kHz, between MIN_CLIP_SECONDS and MAX_CLIP_SECONDS long.
+        float32 `[N]` at 24 kHz, between MIN_CLIP_SECONDS and `max_seconds` long.
 
     Raises:
-        ClipError: too long, too short, or nothing in it.
+        TooLongError: too long.
+        ClipError: too short, or nothing in it.
     """
     seconds = x.shape[-1] / rate
-    if seconds > (MAX_FILE_SECONDS if options.shorten_silence else MAX_CLIP_SECONDS):
+    if seconds > (MAX_FILE_SECONDS if options.shorten_silence else max_seconds):
         _refuse_long(seconds)
     if seconds < MIN_CLIP_SECONDS:
         _refuse_short(seconds)
@@ -96,15 +111,27 @@ def prepare_clip(x: torch.Tensor, rate: int, options: PrepareOptions) -> torch.T
     threshold = options.silence_threshold_db + (level + gain_db - TARGET_DBFS)
     mono = _without_silence(amplify(mono, gain_db), options, threshold)
     seconds = mono.shape[0] / SAMPLE_RATE
-    if seconds > MAX_CLIP_SECONDS:
+    if seconds > max_seconds:
         _refuse_long(seconds)
     if seconds < MIN_CLIP_SECONDS:
         _refuse_short(seconds)
     return mono
 
 
+def cut_at_pause(x: torch.Tensor) -> torch.Tensor:
+    """`[N]` at 24 kHz up to its quietest moment between 10 and 20 s; all of it if it is shorter."""
+    earliest, latest = (round(seconds * SAMPLE_RATE) for seconds in CUT_BETWEEN_S)
+    if x.shape[0] <= latest:
+        return x
+    step = SAMPLE_RATE // 100
+    power = x[earliest:latest].double().square().reshape(-1, step).mean(dim=1)
+    # A fifth of a second: more than the gap before a plosive, less than any pause between sentences.
+    quiet = power.unfold(0, 20, 1).mean(dim=1)
+    return x[: earliest + (int(quiet.argmin()) + 10) * step]
+
+
 def _refuse_long(seconds: float) -> NoReturn:
-    raise ClipError(f"The clip is {seconds:.0f} s long; a voice can use {MAX_CLIP_SECONDS:.0f} s.", CUT_IT)
+    raise TooLongError(f"The clip is {seconds:.0f} s long; a voice can use {MAX_CLIP_SECONDS:.0f} s.", CUT_IT)
 
 
 def _refuse_short(seconds: float) -> NoReturn:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from csm_repl.audio import resample
 from csm_repl.errors import ClipError
 from csm_repl.terminal import held_interrupts
+from csm_repl.text.duration import expected_seconds
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -25,10 +26,27 @@ if TYPE_CHECKING:
 _WHISPER_RATE = 16_000
 _WINDOW_SECONDS = 30.0
 _SILENT_SERVER_SECONDS = 30.0
+# As in Whisper's own command and paper (Radford et al. 2022, 4.5): decoding is repeated at the next
+# temperature while the text is too repetitive or too unlikely.
+_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+_MOST_COMPRESSION = 2.4
+_LEAST_LOGPROB = -1.0
+_MOST_NO_SPEECH = 0.6
+_FASTEST = 3.0
+"""How many times faster than people usually talk a text can be and still have been said."""
+
 _BY_HAND = (
     "Write the words of the clip into a .txt file of the same name, or give a Whisper model with "
     "--whisper-model FILE."
 )
+_DOUBTFUL = (
+    "Listen to it, and write its words into a .txt file of the same name; or give a larger model with "
+    "--whisper-model."
+)
+
+
+class DoubtfulWordsError(ClipError):
+    """What was heard is probably not what was said."""
 
 
 class Transcriber(Protocol):
@@ -46,6 +64,7 @@ class Transcriber(Protocol):
         """The words in float `[N]` at `rate` Hz, '' where there are none.
 
         Raises:
+            DoubtfulWordsError: it has heard something that is better not believed.
             ClipError: it cannot listen; the sentence says why, the remedy how to do without.
         """
 
@@ -118,17 +137,34 @@ class WhisperTranscriber:
                 raise
         sound = resample(samples, rate, _WHISPER_RATE).cpu().numpy()
         try:
-            result = self._model.transcribe(
-                sound,
-                fp16=self._on_cuda,
-                # Up to one window there is nothing to seek to, and the words come out surer without.
-                without_timestamps=len(sound) <= _WINDOW_SECONDS * _WHISPER_RATE,
-                condition_on_previous_text=False,
-                temperature=0.0,
-            )
+            with self._repeatable():
+                result = self._model.transcribe(
+                    sound,
+                    fp16=self._on_cuda,
+                    # Up to one window there is nothing to seek to, and the words come out surer without.
+                    without_timestamps=len(sound) <= _WINDOW_SECONDS * _WHISPER_RATE,
+                    condition_on_previous_text=False,
+                    temperature=_TEMPERATURES,
+                    compression_ratio_threshold=_MOST_COMPRESSION,
+                    logprob_threshold=_LEAST_LOGPROB,
+                    no_speech_threshold=_MOST_NO_SPEECH,
+                )
         except Exception as error:
             raise ClipError(f"Whisper ({self._name}) failed: {_reason(error)}.", _BY_HAND) from error
-        return " ".join(str(result["text"]).split())
+        text = " ".join(str(result["text"]).split())
+        doubt = _doubt(text, result["segments"], len(sound) / _WHISPER_RATE)
+        if doubt:
+            raise DoubtfulWordsError(f"Whisper ({self._name}) {doubt}, so its text is not used.", _DOUBTFUL)
+        return text
+
+    @contextmanager
+    def _repeatable(self) -> Iterator[None]:
+        """Random numbers are the same ones each time, and everybody else's stay as they were."""
+        import torch
+
+        with torch.random.fork_rng(range(torch.cuda.device_count()) if self._on_cuda else []):
+            torch.manual_seed(0)
+            yield
 
     def _load(self) -> Any:
         if not self.listens:
@@ -166,6 +202,24 @@ class WhisperTranscriber:
             )
         # As a path: for a size, load_model would download again what does not match its checksum.
         return str(cached)
+
+
+def _doubt(text: str, segments: list[dict[str, Any]], seconds: float) -> str:
+    """Why the text is better not used, as the end of a sentence; '' where it is good.
+
+    Args:
+        segments: Whisper's; what it took for silence is not among them.
+        seconds: length of the sound.
+    """
+    if any(segment["compression_ratio"] > _MOST_COMPRESSION for segment in segments):
+        return "heard the same words over and over"
+    if any(segment["avg_logprob"] < _LEAST_LOGPROB for segment in segments):
+        return "could not make out the words"
+    if any(segment["no_speech_prob"] > _MOST_NO_SPEECH for segment in segments):
+        return "is not sure that anybody speaks in it"
+    if text and expected_seconds(text) > _FASTEST * seconds + 0.5:
+        return f"heard more words than fit into {seconds:.1f} s"
+    return ""
 
 
 @contextmanager

@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from csm_repl.audio import read_audio
-from csm_repl.errors import LineError, OutputError, UsageError
+from csm_repl.errors import OutputError, UsageError
 from csm_repl.outputs import takes as takes_module
 from csm_repl.outputs.takes import TakeFolder
+from csm_repl.session.numbers import TakeNumber
 from csm_repl.session.sidecars import codes_bytes, json_bytes
 
 NOW = datetime(2025, 11, 21, 14, 23, 1)
@@ -78,8 +79,7 @@ def test_a_folder_removed_meanwhile_is_made_again(tmp_path):
     for path in first.parent.iterdir():
         path.unlink()
     first.parent.rmdir()
-    with pytest.raises(LineError, match="no take yet"):
-        takes.find()
+    assert takes.lines() == []
     assert take(takes) == first.with_name("002.wav")
 
 
@@ -115,8 +115,16 @@ def test_numbers_grow_past_999(tmp_path):
         (takes.folder / f"{number:03d}.json").touch()
     assert take(takes).name == "1000.wav"
     assert take(takes).name == "1001.wav"
-    assert takes.find(1001).name == "1001.wav"
-    assert takes.find().name == "1001.wav"
+    assert [path.name for path in takes.find(TakeNumber(1001))] == ["1001.wav"]
+    assert takes.lines() == [1, 1000, 1001]
+
+
+def test_numbers_of_a_loaded_conversation_are_not_given_again(tmp_path):
+    takes = TakeFolder(tmp_path, NOW)
+    takes.go_on_after(7)
+    assert take(takes).name == "008.wav"
+    takes.go_on_after(2)
+    assert take(takes).name == "009.wav"
 
 
 @pytest.mark.parametrize("leftover", ["002.wav", "002.json", "002-3.wav", "002.npy"])
@@ -167,22 +175,29 @@ def test_impossible_lines_and_positions_are_refused(tmp_path):
         takes.begin_line(2).save_turn(tone(), RATE, {}, position=0)
 
 
-def test_a_take_is_found_by_number(tmp_path):
+def test_a_line_or_turn_is_found_by_its_number(tmp_path):
     takes = TakeFolder(tmp_path, NOW)
-    with pytest.raises(LineError, match="no take yet"):
-        takes.find(1)
+    assert takes.find(TakeNumber(1)) == []
     first = take(takes)
-    with pytest.raises(LineError, match=r"no take 2.*has take 1\."):
-        takes.find(2)
+    assert takes.find(TakeNumber(1)) == takes.find(TakeNumber(1, 1)) == [first]
+    assert takes.find(TakeNumber(1, 2)) == takes.find(TakeNumber(2)) == []
     line = takes.begin_line(3)
-    stopped_early = line.save_turn(tone(), RATE, {}, position=2)
-    line.save_turn(tone(), RATE, {}, position=3)
-    assert takes.find(2) == takes.find() == stopped_early
+    turns = [line.save_turn(tone(), RATE, {}, position=position) for position in (2, 3)]
+    assert takes.find(TakeNumber(2)) == turns
     joined = line.save_joined(tone(), RATE, {})
-    assert takes.find() == joined
-    assert takes.find(1) == first
-    with pytest.raises(LineError, match=r"no take 3.*has takes 1 to 2\."):
-        takes.find(3)
+    assert takes.find(TakeNumber(2)) == [joined]
+    assert takes.find(TakeNumber(2, 3)) == [turns[1]]
+    assert takes.find(TakeNumber(2, 1)) == []
+    assert takes.lines() == [1, 2]
+
+
+def test_a_take_s_json_has_its_number(tmp_path):
+    takes = TakeFolder(tmp_path, NOW)
+    take(takes)
+    line = takes.begin_line(2)
+    for path in (line.save_turn(tone(), RATE, {}, position=2), line.save_joined(tone(), RATE, {})):
+        number = json.loads(path.with_suffix(".json").read_text())["number"]
+        assert TakeNumber.parse(number) == TakeNumber.of_stem(path.stem)
 
 
 def test_tracks_get_free_names_that_any_file_system_takes(tmp_path):
@@ -215,6 +230,7 @@ def test_a_take_is_a_wav_with_its_metadata_and_codes(tmp_path):
     assert "Grüß dich, 你好!" in text
     assert list(json.loads(text).items()) == [
         ("file", "001.wav"),
+        ("number", "1"),
         ("text", "Grüß dich, 你好!"),
         ("speaker", 1),
         ("seed", 2**62),

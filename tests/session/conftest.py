@@ -24,7 +24,7 @@ def _small(folder: Path, n_turns: int = 2) -> Conversation:
             write_audio(wav, torch.full((10,), number / 8), 24_000)
         piece = Piece(f"Text {number}.", (1, 2), torch.full((K, 3), number))
         conversation.append(
-            ConversationTurn(number, number, 1, 0, "anna", f"Text {number}.", (piece,), 0.24, 7, "end", wav)
+            ConversationTurn(number, 0, 0, "anna", f"Text {number}.", (piece,), 0.24, 7, "end", wav)
         )
     return conversation
 

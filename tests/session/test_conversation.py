@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 
 from csm_repl.session.context import plan_context
 from csm_repl.session.conversation import Conversation, ConversationTurn, Piece
+from csm_repl.session.numbers import TakeNumber
 
 
 def piece(n_text: int = 3, n_frames: int = 5) -> Piece:
     return Piece("Hi.", tuple(range(n_text)), torch.zeros(4, n_frames, dtype=torch.int64))
 
 
-def spoken(conversation: Conversation, line: int, *pieces: Piece) -> ConversationTurn:
+def spoken(conversation: Conversation, line: int, *pieces: Piece, position: int = 0) -> ConversationTurn:
     turn = ConversationTurn(
-        number=conversation.next_number,
         line=line,
-        position=0,
+        position=position,
         speaker=0,
         voice="anna",
         text="Hi.",
@@ -48,8 +48,8 @@ def test_undo_takes_back_line_by_line(turns_per_line):
     conversation = Conversation()
     lines = []
     for n_turns in turns_per_line:
-        line = conversation.next_line
-        lines.append([spoken(conversation, line) for _ in range(n_turns)])
+        line = conversation.last_line + 1
+        lines.append([spoken(conversation, line, position=position) for position in range(n_turns)])
     for line_turns in reversed(lines):
         assert conversation.undo() == line_turns
     assert conversation.undo() == []
@@ -61,19 +61,36 @@ def test_numbers_are_never_given_twice():
     spoken(conversation, 1)
     spoken(conversation, 2)
     conversation.undo()
-    assert spoken(conversation, conversation.next_line).number == 3
+    assert conversation.last_line == 2
+    with pytest.raises(ValueError, match=r"turn 2\.1 is there already"):
+        spoken(conversation, 2)
+    spoken(conversation, 3)
     conversation.clear()
     assert conversation.turns == ()
-    assert (conversation.next_number, conversation.next_line) == (4, 4)
+    assert conversation.last_line == 3
 
 
-def test_a_taken_number_and_an_older_line_are_refused():
+def test_a_line_that_is_over_gets_no_further_turn():
     conversation = Conversation()
-    turn = spoken(conversation, 2)
-    with pytest.raises(ValueError, match="number 1 is taken"):
-        conversation.append(turn)
-    with pytest.raises(ValueError, match="line 1 is over"):
-        spoken(conversation, 1)
+    spoken(conversation, 2)
+    spoken(conversation, 2, position=2)
+    with pytest.raises(ValueError, match=r"turn 2\.2 is there already"):
+        spoken(conversation, 2, position=1)
+    spoken(conversation, 4)
+    with pytest.raises(ValueError, match="line 2 is over"):
+        spoken(conversation, 2, position=3)
+
+
+def test_turns_have_the_numbers_of_their_files():
+    conversation = Conversation()
+    first, second, alone = (
+        spoken(conversation, line, position=position) for line, position in ((1, 0), (1, 2), (2, 1))
+    )
+    first.n_turns = second.n_turns = 2
+    assert [str(turn.number) for turn in conversation.turns] == ["1.1", "1.3", "2"]
+    assert [turn.number.stem for turn in conversation.turns] == ["001-1", "001-3", "002"]
+    found = {"1": [first, second], "1.3": [second], "1.2": [], "2": [alone], "2.1": [alone], "3": []}
+    assert {text: conversation.find(TakeNumber.parse(text)) for text in found} == found
 
 
 def test_dropped_turns_stay_in_the_transcript_and_leave_the_context():
@@ -107,7 +124,7 @@ def test_the_context_is_always_a_suffix_of_what_was_said(frames_per_turn, needed
         plan = plan_context(conversation.spans(), needed=needed, speakers={0}, limit=200)
         conversation.drop(span.key for span, _ in plan.dropped)
         assert tuple(conversation.spans()) == plan.kept
-        spoken(conversation, conversation.next_line, *(piece(1, n) for n in frames))
+        spoken(conversation, conversation.last_line + 1, *(piece(1, n) for n in frames))
     said = [p for turn in conversation.turns for p in turn.pieces]
     heard = [span.key for span in conversation.spans()]
     assert heard == said[len(said) - len(heard) :]

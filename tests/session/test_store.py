@@ -34,12 +34,15 @@ def pieces(draw) -> Piece:
 @st.composite
 def conversations(draw) -> Conversation:
     conversation = Conversation()
+    line, position = 1, -1
     for _ in range(draw(st.integers(0, 4))):
+        goes_on = draw(st.booleans())
+        line, position = (line, position + 1) if goes_on else (line + 1, draw(st.integers(0, 9)))
         turn_pieces = tuple(draw(st.lists(pieces(), max_size=3)))
         turn = ConversationTurn(
-            number=conversation.next_number + draw(st.integers(0, 1)),
-            line=conversation.next_line - draw(st.integers(0, 1)),
-            position=draw(st.integers(0, 9)),
+            line=line,
+            position=position,
+            n_turns=draw(st.integers(2, 9)),
             speaker=draw(st.integers(0, 99)),
             voice=draw(texts),
             text=draw(texts),
@@ -76,7 +79,7 @@ def test_what_is_loaded_is_what_was_saved(tmp_path, conversation):
     loaded, header = load_session(folder, n_codebooks=K)
     assert plain(loaded) == plain(conversation)
     assert header == HEADER
-    assert loaded.next_number == (conversation.next_number if conversation.turns else 1)
+    assert loaded.last_line == conversation.last_line
     assert [span.n_positions for span in loaded.spans()] == [s.n_positions for s in conversation.spans()]
     assert [path.name for path in folder.parent.iterdir()] == ["demo"]
 
@@ -91,7 +94,7 @@ def test_the_folder_holds_readable_json_and_the_takes_bytes(tmp_path, small):
     ]
     assert (folder / "002.wav").read_bytes() == (tmp_path / "takes" / "take-2.wav").read_bytes()
     printed = (folder / "session.json").read_text(encoding="utf-8")
-    assert '"format": 1' in printed
+    assert '"format": 2' in printed
     assert '"note": "Grüße"' in printed
     assert '"text_ids": [1, 2]' in printed
     loaded, _ = load_session(folder, n_codebooks=K)
@@ -117,7 +120,7 @@ def test_a_loaded_session_goes_on_and_is_saved_again_under_its_name(tmp_path, sm
     save_session(small(tmp_path / "takes"), folder, header=HEADER)
     shutil.rmtree(tmp_path / "takes")
     loaded, header = load_session(folder, n_codebooks=K)
-    turn = dataclasses.replace(loaded.turns[0], number=loaded.next_number, line=loaded.next_line)
+    turn = dataclasses.replace(loaded.turns[0], line=loaded.last_line + 1)
     loaded.append(turn)
     assert save_session(loaded, folder, header=header, replace=True).without_audio == ()
     again, _ = load_session(folder, n_codebooks=K)

@@ -40,9 +40,24 @@ def test_a_missing_session_is_answered_with_those_there_are(tmp_path, demo):
 
 
 def test_another_format_is_refused(demo):
-    edit(demo, lambda data: data.update(format=2))
-    with pytest.raises(LineError, match=r"has format 2; this version reads 1"):
+    edit(demo, lambda data: data.update(format=3))
+    with pytest.raises(LineError, match=r"has format 3; this version reads 1 to 2"):
         load_session(demo, n_codebooks=K)
+
+
+def test_the_first_format_is_still_read(demo):
+    """It had a running number for each turn, and its files were called so."""
+
+    def first_format(data):
+        data["format"] = 1
+        for number, turn in enumerate(data["turns"], 1):
+            turn.update(number=number, line=1, position=number - 1)
+            del turn["n_turns"]
+
+    edit(demo, first_format)
+    turns = load_session(demo, n_codebooks=K)[0].turns
+    assert [str(turn.number) for turn in turns] == ["1.1", "1.2"]
+    assert [turn.file.name for turn in turns] == ["001.wav", "002.wav"]
 
 
 def test_another_number_of_codebooks_is_refused_with_the_model_that_fits(demo):
@@ -72,20 +87,28 @@ def _piece(**changes):
         (lambda data: data.pop("turns"), "'turns' is missing"),
         (lambda data: data.pop("header"), "'header' is missing"),
         (lambda data: data["turns"].append(3), "a turn is no object"),
-        (lambda data: data["turns"].reverse(), "turn number 1 is taken"),
-        (_first(number=0), "turn number 0 is taken"),
+        (lambda data: data["turns"].append(data["turns"][0]), "line 1 is over"),
+        (_first(line=2), "turn 2.1 is there already"),
+        (_first(line=0), "'line' is not between"),
+        (_first(line=10**30), "'line' is not between"),
+        (_first(position=-1), "'position' is not between"),
+        (_first(n_turns=0), "'n_turns' is not between"),
+        (_first(speaker=10**30), "'speaker' is not between"),
+        (_first(seed=2**63), "'seed' is not between"),
+        (_first(seconds=10**400), "'seconds' is out of range"),
+        (_first(seconds=-1), "'seconds' is out of range"),
         (_first(speaker=True), "'speaker' is missing or of the wrong kind"),
-        (_first(speaker=-1), "no speaker -1"),
+        (_first(speaker=-1), "'speaker' is not between 0 and"),
         (_first(seconds="long"), "'seconds' is missing or of the wrong kind"),
         (_first(text=None), "'text' is missing"),
-        (_first(n_pieces_out=2), "2 of 1 pieces"),
+        (_first(n_pieces_out=2), "'n_pieces_out' is not between 0 and 1"),
         (_first(codes=None), "pieces but no codes"),
         (_first(codes="../001.npy"), "'../001.npy' is no file of this session"),
         (_first(wav="/etc/passwd"), "no file of this session"),
         (_first(codes="009.npy"), "009.npy: No such file"),
         (_first(codes="001.wav"), "001.wav holds no codes"),
         (_piece(n_frames=4), "001.npy has 3 frames, the turn's pieces 4"),
-        (_piece(n_frames=-3), "frames"),
+        (_piece(n_frames=-3), "'n_frames' is not between 0 and"),
         (_piece(text_ids=[1, "2"]), "text_ids"),
         (_piece(text_ids=[-1]), "a text token is negative"),
     ],

@@ -74,7 +74,8 @@ def test_history_has_references_first_then_every_turn_of_every_line(studio: Stud
     assert [record["text"] for record in records] == [
         "The first voice.", "The second voice.", "One.", "Two.", "Three.",
     ]  # fmt: skip
-    assert [record["number"] for record in records] == [None, None, 1, 2, 3]
+    assert [record["number"] for record in records] == [None, None, "1.1", "1.2", "2"]
+    assert [Path(record["file"]).name for record in records[2:]] == ["001-1.wav", "001-2.wav", "002.wav"]
     assert all(Path(record["file"]).exists() for record in records)
 
 
@@ -177,10 +178,61 @@ def test_play_names_the_file_of_a_take(studio: Studio) -> None:
     assert of_type(say(studio, "$PLAY$"), PlayFile) == [PlayFile(second.file)]
 
 
-@pytest.mark.parametrize("line", ["$PLAY 9$", "$PLAY x$", "$PLAY$"])
-def test_play_of_no_take_is_an_error(studio: Studio, line: str) -> None:
-    with pytest.raises(LineError):
-        say(studio, line)
+def test_play_takes_the_numbers_of_the_history(studio: Studio) -> None:
+    [line] = of_type(say(studio, "One.||||Three."), LineDone)
+    say(studio, "Alone.")
+    for record in _table(studio, "$HISTORY$").records[2:]:
+        [played] = of_type(say(studio, f"$PLAY {record['number']}$"), PlayFile)
+        assert str(played.file) == record["file"]
+    assert of_type(say(studio, "$PLAY 1$"), PlayFile) == [PlayFile(line.file)]
+    assert of_type(say(studio, "$PLAY 1.3$"), PlayFile) == [PlayFile(line.turns[1].file)]
+    with pytest.raises(LineError, match=r"There is no turn 1\.2\. This session has lines 1 to 2"):
+        say(studio, "$PLAY 1.2$")
+
+
+def test_after_a_load_the_numbers_are_those_of_the_saved_session(make_studio: MakeStudio) -> None:
+    first, second = make_studio(), make_studio()
+    for text in ("One.||Two.", "Three.", "Four."):
+        say(first, text)
+    say(first, "$SAVE talk$")
+    saved = first.takes.root / "saved" / "talk"
+    say(second, "Something else.")
+    say(second, "$LOAD talk$")
+    numbers = [record["number"] for record in _table(second, "$HISTORY$").records[2:]]
+    assert numbers == ["1.1", "1.2", "2", "3"]
+    assert _played(second, "$PLAY 1$") == [saved / "001-1.wav", saved / "001-2.wav"]
+    assert _played(second, "$PLAY 1.2$") == [saved / "001-2.wav"]
+    assert _played(second, "$PLAY$") == _played(second, "$PLAY 3$") == [saved / "003.wav"]
+    [turn] = of_type(say(second, "Five."), TurnDone)
+    assert (turn.number, turn.file.name) == ("4", "004.wav")
+    assert _played(second, "$PLAY$") == [turn.file]
+    assert _table(second, "$HISTORY$").records[-1]["number"] == "4"
+
+
+def _played(studio: Studio, line: str) -> list[Path]:
+    return [event.file for event in of_type(say(studio, line), PlayFile)]
+
+
+@pytest.mark.parametrize(
+    "number", ["x", "0", "-1", "1.0", "1.", ".1", "1.2.3", "1,2", "٣", "9" * 10_000, "1." + "9" * 10_000]
+)
+def test_what_is_no_number_of_a_line_is_answered_with_how_they_look(studio: Studio, number: str) -> None:
+    with pytest.raises(
+        LineError, match=r"takes the number of a line or of a turn, not .*For example 7"
+    ) as caught:
+        say(studio, f"$PLAY {number}$")
+    assert len(str(caught.value)) < 250
+
+
+def test_play_says_what_there_is(studio: Studio) -> None:
+    with pytest.raises(LineError, match="No line has been spoken yet"):
+        say(studio, "$PLAY$")
+    [turn] = of_type(say(studio, "One."), TurnDone)
+    with pytest.raises(LineError, match=r"There is no line 9\. This session has line 1;"):
+        say(studio, "$PLAY 9$")
+    turn.file.unlink()
+    with pytest.raises(LineError, match="The sound of line 1 is gone"):
+        say(studio, "$PLAY 1$")
 
 
 def test_exit_asks_to_leave(studio: Studio) -> None:

@@ -46,7 +46,7 @@ def test_speakers_with_a_voice_are_known_by_number_with_their_names(root: Path, 
 
 def test_unrelated_files_never_shift_a_speaker(root: Path, open_folder: Open) -> None:
     record(root / "reference1.wav")
-    for name in ("a.wav", "reference (1).wav", "00.wav", "README.md", "reference.wav.part", ".DS_Store"):
+    for name in ("notes.txt", "README.md", "reference.wav.part", ".DS_Store", "._reference2.wav"):
         (root / name).write_bytes(b"junk")
     (root / "more").mkdir()
     folder = open_folder()
@@ -169,6 +169,7 @@ def test_a_bad_clip_is_listed_and_the_others_load(
     folder = open_folder()
     folder.refresh()
     make(root / "reference1.wav")
+    (root / "reference1.txt").write_text("Hello.")
     assert message in the_problem(folder, folder.refresh())
     assert [clip.speaker for clip in folder.clips] == [0]
     assert folder.refresh() == []
@@ -177,10 +178,11 @@ def test_a_bad_clip_is_listed_and_the_others_load(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("Grüße".encode("latin-1"), "is not UTF-8. Save it again as UTF-8."),
-        ("Hello".encode("utf-16"), "is not UTF-8"),
+        ("Grüße".encode("latin-1"), "is not UTF-8. Save reference.txt again as UTF-8."),
         ("Hello".encode("utf-16-le"), "is not UTF-8"),
-        (b"", "is empty. Write the words of the clip into it, or delete it so that Whisper does."),
+        ("Hello".encode("utf-32"), "is not UTF-8"),
+        ("Hello".encode("utf-16") + b"!", "is not UTF-8"),
+        (b"", "is empty. Write the words of the clip into reference.txt, or delete it so that Whisper does."),
         (b"\xef\xbb\xbf \n", "is empty"),
         (b"x" * 70_000, "too long"),
     ],

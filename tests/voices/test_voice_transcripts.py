@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from csm_repl.errors import ClipError, OutputError
 from csm_repl.voices import PrepareOptions, VoiceFolder, clip
+from csm_repl.voices.transcribe import DoubtfulWordsError
 from tests.support.fake_voices import Codec, Listener, Open, record, the_problem
+from tests.support.speech import voiced
 
 
 def test_the_next_start_neither_encodes_nor_listens(
@@ -181,7 +186,9 @@ def test_whisper_that_cannot_listen_never_ends_the_start(
 def test_no_transcriber_asks_for_the_words(root: Path, open_folder: Open) -> None:
     record(root / "reference.wav", text=None)
     folder = open_folder(transcriber=None)
-    assert "There is no transcript reference.txt. Write" in the_problem(folder, folder.refresh())
+    assert "It has no transcript. Write the words of the clip into reference.txt" in the_problem(
+        folder, folder.refresh()
+    )
 
 
 def test_whisper_that_hears_nothing(root: Path, open_folder: Open) -> None:
@@ -238,9 +245,140 @@ def test_a_read_only_folder_keeps_the_transcript_in_the_cache(
     assert listener.calls == 1
 
 
-def test_a_transcript_with_capital_letters_in_its_ending_is_found(root: Path, open_folder: Open) -> None:
-    record(root / "REFERENCE1.WAV", text=None)
-    (root / "REFERENCE1.TXT").write_text("Found.")
+@pytest.mark.parametrize(
+    ("clip", "txt"),
+    [
+        ("REFERENCE1.WAV", "REFERENCE1.TXT"),
+        ("reference1-Anna.wav", "Reference1-anna.txt"),
+        ("reference1-zoe\u0308.wav", "reference1-zo\u00eb.txt"),
+        ("reference1-ZO\u00cb.wav", "reference1-zoe\u0308.txt"),
+        ("reference1-straße.wav", "reference1-STRASSE.txt"),
+    ],
+)
+def test_a_transcript_is_found_whatever_became_of_its_letters(
+    root: Path, open_folder: Open, clip: str, txt: str
+) -> None:
+    record(root / clip, text=None)
+    (root / txt).write_text("Found.")
     folder = open_folder()
     folder.refresh()
     assert [clip.text for clip in folder.clips] == ["Found."]
+
+
+def test_a_transcript_is_that_of_the_clip_with_just_its_name(root: Path, open_folder: Open) -> None:
+    record(root / "reference1.wav", text="Mine.")
+    record(root / "Reference1.wav", 2.0, text=None)
+    folder = open_folder()
+    folder.refresh()
+    assert {clip.path.name: clip.text for clip in folder.clips} == {
+        "reference1.wav": "Mine.",
+        "Reference1.wav": "I am 2.0 seconds.",
+    }
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_the_encodings_of_a_transcript(root: Path, open_folder: Open, encoding: str) -> None:
+    mark = {"utf-16-le": codecs.BOM_UTF16_LE, "utf-16-be": codecs.BOM_UTF16_BE}.get(encoding, b"")
+    record(root / "reference.wav").with_suffix(".txt").write_bytes(mark + "Grüße, Zoë.\r\n".encode(encoding))
+    folder = open_folder()
+    folder.refresh()
+    assert [clip.text for clip in folder.clips] == ["Grüße, Zoë."]
+
+
+# --- what Whisper is not sure of
+
+
+def test_doubtful_words_are_said_to_be_so_and_not_written(root: Path, open_folder: Open) -> None:
+    record(root / "reference.wav", text=None)
+    doubt = DoubtfulWordsError("Whisper heard the same words over and over.", "Write them.")
+    listener = Listener(doubt)
+    folder = open_folder(transcriber=listener)
+    assert the_problem(folder, folder.refresh()) == str(doubt)
+    assert not (root / "reference.txt").exists()
+    again = open_folder(transcriber=listener)
+    assert [change.kind for change in again.look()] == ["unusable"]  # nobody listens to it a second time
+    assert listener.calls == 1
+    listener.name, listener.words = "larger", "Good words."
+    larger = open_folder(transcriber=listener)
+    larger.refresh()
+    assert [clip.text for clip in larger.clips] == ["Good words."]
+
+
+def test_doubtful_words_do_not_keep_those_of_another_recording(root: Path, open_folder: Open) -> None:
+    record(root / "reference.wav", 1.0, text=None)
+    open_folder().refresh()
+    record(root / "reference.wav", 2.0, text=None)
+    folder = open_folder(transcriber=Listener(DoubtfulWordsError("It is noise.", "Speak.")))
+    assert the_problem(folder, folder.refresh()) == "It is noise. Speak."
+
+
+# --- recordings that are too long
+
+
+def talk(path: Path, seconds: float) -> Path:
+    """Sentences of four seconds with half a second between them."""
+    x = voiced(seconds)
+    rate = 24_000
+    for start in range(0, len(x), int(4.5 * rate)):
+        x[start + 4 * rate : start + int(4.5 * rate)] = 0
+    soundfile.write(path, x, rate)
+    return path
+
+
+@pytest.mark.parametrize("seconds", [70.0, 400.0])
+def test_a_long_recording_without_a_transcript_is_cut_at_a_pause(
+    root: Path, open_folder: Open, listener: Listener, codec: Codec, seconds: float
+) -> None:
+    talk(root / "reference.wav", seconds)
+    folder = open_folder()
+    added, remark = folder.refresh()
+    (clip,) = folder.clips
+    assert 10.0 <= clip.seconds <= 20.0
+    assert clip.seconds % 4.5 == pytest.approx(4.25, abs=0.2)  # in the middle of a pause
+    assert clip.text == f"I am {clip.seconds:.1f} seconds."
+    assert "Whisper wrote reference.txt" in added.message
+    assert remark.is_warning
+    assert f"its first {clip.seconds:.0f} s are used" in remark.message
+    assert folder.refresh() == []
+    # The next start finds all of it, and the user's corrections change nothing but the words.
+    again = open_folder()
+    again.refresh()
+    assert (again.clips[0].seconds, again.clips[0].text) == (clip.seconds, clip.text)
+    (root / "reference.txt").write_text("I am corrected.")
+    for corrected in (again, open_folder()):
+        corrected.refresh()
+        assert (corrected.clips[0].seconds, corrected.clips[0].text) == (clip.seconds, "I am corrected.")
+    assert (listener.calls, codec.calls) == (1, 1)
+
+
+def test_a_long_recording_with_a_transcript_is_refused(root: Path, open_folder: Open) -> None:
+    talk(root / "reference.wav", 70.0)
+    (root / "reference.txt").write_text("Much text.")
+    folder = open_folder()
+    assert "Cut it to 5-30 s, and its transcript with it." in the_problem(folder, folder.refresh())
+    (root / "reference.txt").unlink()
+    folder.refresh()
+    assert len(folder.clips) == 1
+
+
+def test_a_long_recording_whose_transcript_was_deleted(root: Path, open_folder: Open) -> None:
+    talk(root / "reference.wav", 70.0)
+    open_folder().refresh()
+    (root / "reference.txt").unlink()
+    for _ in range(2):
+        folder = open_folder()
+        folder.refresh()
+        assert len(folder.clips) == 1
+
+
+def test_what_is_mostly_cut_away_is_said(root: Path, open_folder: Open) -> None:
+    x = np.zeros(10 * 24_000, np.float32)
+    x[:48_000] = voiced(2.0)
+    soundfile.write(root / "reference.wav", x, 24_000)
+    (root / "reference.txt").write_text("Hello.")
+    for _ in range(2):  # from the cache as well
+        folder = open_folder()
+        _, remark = folder.refresh()
+        assert remark.message.startswith("reference.wav: Only 2.1 of its 10.0 s are used")
+        assert folder.clips[0].remark in remark.message
+        assert folder.refresh() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import urllib.error
 import urllib.request
@@ -11,9 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from whisper.decoding import DecodingResult
+from whisper.model import ModelDimensions
 
 from csm_repl.errors import ClipError
 from csm_repl.voices import WhisperTranscriber
+from csm_repl.voices.transcribe import DoubtfulWordsError
 
 RATE = 24_000
 # The vocabulary and the audio context are Whisper's own, which its tokenizer and its mel filters ask for.
@@ -45,20 +49,127 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
+def listen(whisper: WhisperTranscriber, seconds: float = 1.0) -> str:
+    """What a random model hears, or what is wrong with it."""
+    try:
+        return whisper.transcribe(0.1 * torch.randn(round(seconds * RATE)), RATE)
+    except DoubtfulWordsError as error:
+        return error.cause
+
+
 @pytest.mark.parametrize("seconds", [0.08, 2.0, 31.0])
 def test_a_checkpoint_file_is_loaded_and_listens(checkpoint: Path, seconds: float) -> None:
     with WhisperTranscriber(str(checkpoint), "cpu", offline=True) as whisper:
-        text = whisper.transcribe(0.1 * torch.randn(round(seconds * RATE)), RATE)
-    assert isinstance(text, str)
+        text = listen(whisper, seconds)
     assert text == " ".join(text.split())
+
+
+def test_listening_leaves_the_random_numbers_of_others_alone(checkpoint: Path) -> None:
+    with WhisperTranscriber(str(checkpoint), "cpu") as whisper:
+        listen(whisper)  # loads it
+        torch.manual_seed(3)
+        expected = torch.rand(3)
+        torch.manual_seed(3)
+        sound = torch.zeros(RATE)
+        with contextlib.suppress(DoubtfulWordsError):
+            whisper.transcribe(sound, RATE)
+        assert torch.equal(torch.rand(3), expected)
+
+
+class Answering:
+    """Stands in for whisper's model: `transcribe` decodes each window with `decode`, as the real one does."""
+
+    def __init__(self, *results: tuple[str, float, float]) -> None:
+        self._results = list(results)
+        """Text, average log probability, no-speech probability: of one temperature each."""
+        self.temperatures: list[float] = []
+        self.device = torch.device("cpu")
+        self.is_multilingual = False
+        self.num_languages = 99
+        self.dims = ModelDimensions(**DIMS)
+
+    def decode(self, mel: torch.Tensor, options: Any) -> DecodingResult:
+        from whisper.tokenizer import get_tokenizer
+        from whisper.utils import compression_ratio
+
+        text, logprob, no_speech = self._results[min(len(self.temperatures), len(self._results) - 1)]
+        self.temperatures.append(options.temperature)
+        return DecodingResult(
+            audio_features=mel,
+            language="en",
+            tokens=get_tokenizer(False).encode(text),
+            text=text,
+            avg_logprob=logprob,
+            no_speech_prob=no_speech,
+            temperature=options.temperature,
+            compression_ratio=compression_ratio(text),
+        )
+
+    def transcribe(self, sound: Any, **options: Any) -> dict[str, Any]:
+        from whisper.transcribe import transcribe
+
+        return transcribe(self, sound, **options)  # type: ignore[arg-type]
+
+
+def answering(*results: tuple[str, float, float]) -> tuple[WhisperTranscriber, Answering]:
+    whisper, model = WhisperTranscriber("base", "cpu"), Answering(*results)
+    whisper._model = model
+    return whisper, model
+
+
+def test_good_words_are_taken_at_the_first_temperature() -> None:
+    whisper, model = answering((" The birch canoe  slid. ", -0.3, 0.01))
+    assert whisper.transcribe(torch.zeros(2 * RATE), RATE) == "The birch canoe slid."
+    assert model.temperatures == [0.0]
+
+
+LOOP = "I think so. " * 20
+
+
+@pytest.mark.parametrize("bad", [(LOOP, -0.2, 0.01), ("the of a in", -1.4, 0.01)], ids=["looped", "unlikely"])
+def test_bad_words_are_heard_again_at_the_next_temperature(bad: tuple[str, float, float]) -> None:
+    whisper, model = answering(bad, bad, ("Good words.", -0.4, 0.01))
+    assert whisper.transcribe(torch.zeros(2 * RATE), RATE) == "Good words."
+    assert model.temperatures == [0.0, 0.2, 0.4]
+
+
+@pytest.mark.parametrize(
+    ("answer", "seconds", "message"),
+    [
+        ((LOOP, -0.2, 0.01), 20.0, "heard the same words over and over"),
+        (("the of a in", -1.4, 0.01), 2.0, "could not make out the words"),
+        (("Thanks for watching!", -0.5, 0.8), 2.0, "not sure that anybody speaks in it"),
+        (("Thank you very much for watching, see you next time.", -0.5, 0.1), 0.3, "more words than fit"),
+    ],
+    ids=["looped", "unlikely", "silence", "too many"],
+)
+def test_doubtful_words_are_not_used(answer: tuple[str, float, float], seconds: float, message: str) -> None:
+    whisper, _ = answering(answer)
+    with pytest.raises(DoubtfulWordsError, match=message) as caught:
+        whisper.transcribe(torch.zeros(round(seconds * RATE)), RATE)
+    assert ".txt" in caught.value.remedy
+    assert "--whisper-model" in caught.value.remedy
+
+
+def test_silence_has_no_words() -> None:
+    whisper, model = answering(("you", -1.4, 0.9))
+    assert whisper.transcribe(torch.zeros(2 * RATE), RATE) == ""
+    assert model.temperatures == [0.0]
+
+
+def test_words_of_a_second_window_count_as_well() -> None:
+    whisper, model = answering(("Good words.", -0.2, 0.01), (LOOP, -0.2, 0.01))
+    with pytest.raises(DoubtfulWordsError, match="over and over"):
+        whisper.transcribe(torch.zeros(40 * RATE), RATE)
+    assert len(model.temperatures) == 7
 
 
 def test_it_is_loaded_once_and_let_go_at_close(checkpoint: Path) -> None:
     whisper = WhisperTranscriber(str(checkpoint), "cpu")
     assert whisper._model is None
-    whisper.transcribe(torch.zeros(RATE), RATE)
+    listen(whisper)
     model = whisper._model
-    whisper.transcribe(torch.zeros(RATE), RATE)
+    listen(whisper)
     assert whisper._model is model
     alive = weakref.ref(model)
     del model
@@ -122,7 +233,7 @@ def test_offline_uses_what_an_earlier_download_left(
 ) -> None:
     (tmp_path / "base.pt").write_bytes(checkpoint.read_bytes())
     with WhisperTranscriber("base", "cpu", offline=True, download_root=tmp_path) as whisper:
-        assert isinstance(whisper.transcribe(torch.zeros(RATE), RATE), str)
+        assert isinstance(listen(whisper), str)
     assert no_network == []
 
 
@@ -133,7 +244,7 @@ def test_offline_looks_where_whisper_keeps_its_files(
     (tmp_path / "whisper").mkdir()
     (tmp_path / "whisper" / "tiny.pt").write_bytes(checkpoint.read_bytes())
     with WhisperTranscriber("tiny", "cpu", offline=True) as whisper:
-        assert isinstance(whisper.transcribe(torch.zeros(RATE), RATE), str)
+        assert isinstance(listen(whisper), str)
 
 
 def test_no_network_is_one_sentence_asked_once_until_closed(tmp_path: Path, no_network: list[str]) -> None:
@@ -159,7 +270,7 @@ def test_no_disk_for_the_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_failure_while_listening_is_one_sentence(checkpoint: Path) -> None:
     whisper = WhisperTranscriber(str(checkpoint), "cpu")
-    whisper.transcribe(torch.zeros(RATE), RATE)
+    listen(whisper)
 
     def fail(*_: object, **__: object) -> Any:
         raise RuntimeError("CUDA out of memory.\nlots of advice")

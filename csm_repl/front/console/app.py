@@ -286,7 +286,7 @@ class ConsoleApp:
             changes = self._studio.voices.refresh()
         unedited = {clip.path for clip in self._studio.voices.clips if clip.transcript == "whisper"}
         for change in changes:
-            if change.kind == "unusable":
+            if change.is_warning:
                 yield Notice(change.message, "warning")
             else:
                 yield Notice(change.message, "info" if change.path in unedited else "detail")

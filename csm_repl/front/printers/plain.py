@@ -68,7 +68,7 @@ class PlainPrinter:
             self._write(f"{name}: {self._styled(report_line(event), style)}")
 
     def error(self, error: CsmReplError, line: int | None = None) -> None:
-        where = f"line {line}: " if line is not None else ""
+        where = f"input line {line}: " if line is not None else ""
         self._note(f"csm-repl: {where}{error}", "red")
 
     def track(self, file: str) -> None:
@@ -111,6 +111,7 @@ class JsonPrinter(PlainPrinter):
             {
                 "file": str(turn.file),
                 "index": turn.index,
+                "number": turn.number,
                 **{k: v for k, v in turn.meta.items() if k != "file"},
             }
             for turn in event.turns

@@ -194,7 +194,7 @@ def test_what_cannot_be_used_is_told_and_the_rest_is_taken(reading: Reader, clip
     ]  # fmt: skip
     assert "damaged" in causes["a-broken.wav"]
     assert "0 bytes" in causes["b-empty.wav"]
-    assert "transcript c-no-words.txt is empty" in causes["c-no-words.wav"]
+    assert "transcript is empty" in causes["c-no-words.wav"]
     assert "longer than 30 s" in causes["d-long.wav"]
     assert "0.24 s long, and the shortest" in causes["e-short.wav"]
     assert "not there" in causes["f-gone.wav"]
