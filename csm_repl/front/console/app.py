@@ -152,6 +152,8 @@ class ConsoleApp:
         )
         while not self._quit and end_signal() is None:
             try:
+                if problem := prompt.take_problem():
+                    self._printer.handle(Notice(problem, "warning"), self._line)
                 self._run(prompt.read(), prompt)
             except EOFError:
                 break
