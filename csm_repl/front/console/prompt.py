@@ -284,9 +284,11 @@ class LinePrompt:
 
     def _bottom(self) -> StyleAndTextTuples:
         n_lines = len(lines_of(self._session.default_buffer.text))
-        if n_lines > 1 and not self.toolbar.message:
-            return [("class:toolbar.message", f" {n_lines} lines: Enter runs them, Ctrl-C drops them ")]
-        return self.toolbar()
+        if n_lines < 2 or self.toolbar.message:
+            return self.toolbar()
+        wide = self._session.output.get_size().columns >= 60
+        keys = "Enter runs them, Ctrl-C drops them" if wide else "Enter runs them"
+        return [("class:toolbar.message", f" {n_lines} lines: {keys} ")]
 
     # --- what the keys ask for: a `Keyboard` -----------------------------------------------------------
 
