@@ -17,6 +17,7 @@ from csm_repl.errors import UsageError
 
 __all__ = [
     "DEVICE_HELP",
+    "LAST_SPEAKER",
     "Origin",
     "SettingSpec",
     "Settings",
@@ -27,6 +28,8 @@ __all__ = [
 ]
 
 ENV_PREFIX = "CSM_REPL_"
+LAST_SPEAKER = 999
+"""Three digits, as in the names of clips; CSM was trained with small ones."""
 DEVICE_HELP = "auto, cuda, cuda:N, mps or cpu"
 Origin = str
 """Where a value came from: 'default', '--flag', '$CSM_REPL_X', '.env' or '$SET$'."""
@@ -254,7 +257,9 @@ class Settings:
     silence_keep_ms: int = _setting(
         300, _integer(0, 5_000), "length of a shortened silence, milliseconds", flags=(), group="voices"
     )
-    speaker: int = _setting(0, _integer(0, 999), "primary speaker to start with", metavar="N", group="speech")
+    speaker: int = _setting(
+        0, _integer(0, LAST_SPEAKER), "primary speaker", live=True, metavar="N", group="speech"
+    )
     offsets: str = _setting(
         "on",
         _choice("on", "off"),

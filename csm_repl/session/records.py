@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from csm_repl.session.conversation import ConversationTurn, Piece
 from csm_repl.session.numbers import LAST_LINE
+from csm_repl.settings import LAST_SPEAKER
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,6 @@ __all__ = ["Limits", "OtherModelError", "get", "joined_codes", "read_turn", "tur
 _MAX_CODES_BYTES = 64 * 2**20
 """Hours of speech in one turn."""
 _MOST_SECONDS = 1e6
-_LAST_SPEAKER = 9_999
 _FILE = re.compile(r"[0-9]{3,6}(?:-[0-9]{1,6})?\.(?:wav|npy)")
 _T = TypeVar("_T")
 
@@ -87,7 +87,7 @@ def read_turn(entry: Any, folder: Path, limits: Limits) -> ConversationTurn:
         position=whole(entry, "position", 0, LAST_LINE - 1),
         # In the first format the number of a line's turns is for the caller to count.
         n_turns=whole(entry, "n_turns", 1, LAST_LINE) if "n_turns" in entry else 1,
-        speaker=whole(entry, "speaker", 0, _LAST_SPEAKER),
+        speaker=whole(entry, "speaker", 0, LAST_SPEAKER),
         voice=get(entry, "voice", str),
         text=get(entry, "text", str),
         pieces=pieces,

@@ -3,8 +3,8 @@
     outputs/saved/NAME/session.json 001.wav 001.npy 002-1.wav ...
 
 Codes are never made from audio again: a loaded session continues as if it had not been left. A folder appears
-whole or not at all. A process that is killed can leave a hidden `.NAME-….part` beside it, which may be
-deleted, or, when it was replacing a session, the replaced one as `.NAME-….old`.
+whole or not at all. What a process that was killed has left beside it goes with the next save, but for a
+session that it was replacing, which stays as `.NAME-….old`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 from csm_repl.audio import output_error, write_bytes_atomic
 from csm_repl.errors import LineError
 from csm_repl.files.json_files import read_json
+from csm_repl.paths import remove_leftovers, unfinished_path
 from csm_repl.session.conversation import Conversation, ConversationTurn
 from csm_repl.session.records import Limits, OtherModelError, get, joined_codes, read_turn, turn_entry
 from csm_repl.session.sidecars import codes_bytes, json_bytes
@@ -38,6 +39,7 @@ _MOST_FRAMES = 1_000_000
 """A day of speech; its codes take 256 MB for 32 codebooks."""
 _NAME = re.compile(r"[\w-][\w.-]*")
 _LONGEST_NAME = 100
+_MOST_NAMES = 20
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def saved_folder(root: Path, name: str) -> Path:
     """
     if not _NAME.fullmatch(name) or len(name.encode()) > _LONGEST_NAME:
         raise LineError(
-            f"{name!r} cannot be the name of a session.",
+            f"{name[:40]!r} cannot be the name of a session.",
             f"Use letters, digits, '-', '_' and '.', up to {_LONGEST_NAME}, with no '.' at the start.",
         )
     return root / "saved" / name
@@ -99,8 +101,9 @@ def save_session(
     """
     if folder.exists() and not replace:
         raise _name_taken(folder)
-    draft = _hidden_beside(folder, "part")
+    draft = unfinished_path(folder.parent)
     try:
+        remove_leftovers(folder.parent)
         draft.mkdir(parents=True)
         without_audio = _write(conversation, draft, header)
         _put_in_place(draft, folder, replace)
@@ -188,7 +191,7 @@ def _copy(source: Path | None, target: Path) -> bool:
 def _put_in_place(draft: Path, folder: Path, replace: bool) -> None:
     old = None
     if replace and folder.exists():
-        old = _hidden_beside(folder, "old")
+        old = folder.with_name(f".{folder.name}-{secrets.token_hex(8)}.old")
         folder.rename(old)
     try:
         draft.rename(folder)
@@ -202,10 +205,6 @@ def _put_in_place(draft: Path, folder: Path, replace: bool) -> None:
         raise
     if old is not None:
         shutil.rmtree(old, ignore_errors=True)
-
-
-def _hidden_beside(folder: Path, ending: str) -> Path:
-    return folder.with_name(f".{folder.name}-{secrets.token_hex(8)}.{ending}")
 
 
 def _name_taken(folder: Path) -> LineError:
@@ -222,7 +221,12 @@ def _read_json(folder: Path) -> dict[str, Any]:
         data = read_json(folder / _SESSION, _MAX_JSON_BYTES)
     except (FileNotFoundError, NotADirectoryError) as error:
         names = saved_names(folder.parent.parent)
-        has = f"Saved are: {', '.join(names)}." if names else "None is saved yet; $SAVE name$ saves one."
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        has = (
+            f"Saved are: {', '.join(names[:_MOST_NAMES])}{more}."
+            if names
+            else "None is saved yet; $SAVE name$ saves one."
+        )
         raise LineError(f"There is no saved session {folder.name}.", has) from error
     except (OSError, ValueError) as error:
         raise _damaged(folder, error) from error

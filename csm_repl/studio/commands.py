@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from csm_repl.errors import LineError, UsageError
 from csm_repl.events import Event, Notice, PlayFile, Quit, Table
 from csm_repl.session.numbers import TakeNumber
-from csm_repl.settings import SettingSpec, parse_value, spec, specs
+from csm_repl.settings import LAST_SPEAKER, SettingSpec, parse_value, spec, specs
 from csm_repl.text.grammar import Command, Line, closest, parse
 
 if TYPE_CHECKING:
@@ -153,7 +153,10 @@ def _clear(studio: Studio, args: str) -> Iterator[Event]:
 @_command()
 def _swap(studio: Studio, args: str) -> Iterator[Event]:
     """primary speaker +1"""
-    studio.primary += 1
+    if studio.primary == LAST_SPEAKER:
+        yield Notice(f"The primary speaker is already {LAST_SPEAKER}, the last one.")
+        return
+    studio.set("speaker", studio.primary + 1, origin="$SWAP$")
     yield _primary(studio)
 
 
@@ -163,7 +166,7 @@ def _back(studio: Studio, args: str) -> Iterator[Event]:
     if studio.primary == 0:
         yield Notice(f"The primary speaker is already 0: {studio.voice(0)}.")
         return
-    studio.primary -= 1
+    studio.set("speaker", studio.primary - 1, origin="$BACK$")
     yield _primary(studio)
 
 
@@ -321,11 +324,12 @@ def _live_names(studio: Studio) -> Sequence[str]:
 
 @_command("name value", complete=_live_names)
 def _set(studio: Studio, args: str) -> Iterator[Event]:
-    """changes a setting: temperature, top-k, seed, max-seconds, play, trim-tail, editing-mode"""
+    """changes a setting, such as temperature, seed or max-seconds; alone it lists them"""
+    if not args:
+        yield _live_settings(studio)
+        return
     live = ", ".join(_live_names(studio))
     name, _, text = args.partition(" ")
-    if not name:
-        raise LineError("$SET$ needs a name and a value.", f"The names: {live}.")
     try:
         item = spec(name)
     except KeyError:
@@ -346,12 +350,28 @@ def _set(studio: Studio, args: str) -> Iterator[Event]:
     yield Notice(f"{item.dashed}: {old} -> {new}")
 
 
+def _live_settings(studio: Studio) -> Table:
+    records = [
+        {
+            "name": item.dashed,
+            "value": setting_text(item, getattr(studio.settings, item.name)),
+            "origin": studio.settings.origin(item.name),
+            "help": item.help,
+        }
+        for item in specs()
+        if item.live
+    ]
+    rows = tuple((each["name"], each["value"], each["origin"], each["help"]) for each in records)
+    return Table("settings", "Settings", ("name", "value", "from", "means"), rows, tuple(records))
+
+
 @_command()
 def _undo(studio: Studio, args: str) -> Iterator[Event]:
     """drops the last line's turns from the context; files stay"""
     removed = studio.undo()
     if not removed:
         raise LineError("There is nothing to undo.", "The conversation is empty.")
+    yield studio.withdraw(removed)
     yield Notice(f"Dropped {_count(len(removed), 'turn')} from the context. The files stay.")
 
 
@@ -414,13 +434,15 @@ def _load(studio: Studio, args: str) -> Iterator[Event]:
         codebook_size=config.audio_vocab_size,
         vocab_size=config.text_vocab_size,
     )
-    primary = header.get("primary")
-    studio.adopt(conversation, primary if isinstance(primary, int) and primary >= 0 else studio.primary)
+    primary, model = header.get("primary"), header.get("model")
+    if type(primary) is not int or not 0 <= primary <= LAST_SPEAKER:
+        primary = studio.primary
+    studio.adopt(conversation, primary)
     yield Notice(f"Loaded {_count(len(conversation), 'turn')}. {_primary(studio).text}")
-    if header.get("model") != studio.model.name:
+    if model != studio.model.name:
+        made_with = model[:100] if isinstance(model, str) else "another model"
         yield Notice(
-            f"It was made with {header.get('model')}; {studio.model.name} is loaded, so voices may differ.",
-            "warning",
+            f"It was made with {made_with}; {studio.model.name} is loaded, so voices may differ.", "warning"
         )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,14 @@ import torch
 from csm_repl.codec import Codec
 from csm_repl.engine import Engine
 from csm_repl.errors import LineError, OutOfMemoryError
-from csm_repl.events import Event, Notice
+from csm_repl.events import Event, Notice, Withdrawn
 from csm_repl.loaded import LoadedModel
 from csm_repl.model.device import less_memory, out_of_memory
 from csm_repl.outputs.takes import TakeFolder
 from csm_repl.outputs.tracks import Tracks
 from csm_repl.session.conversation import Conversation, ConversationTurn
 from csm_repl.session.numbers import TakeNumber
-from csm_repl.settings import Settings
+from csm_repl.settings import LAST_SPEAKER, Origin, Settings
 from csm_repl.speech import Heard, Planner, Speech, SpeechEvent
 from csm_repl.studio.line import LineJob, LineTurn, SpokenTurn
 from csm_repl.studio.voiceless import voiceless_notice
@@ -62,7 +62,6 @@ class Studio:
         self.voices = voices
         self.takes = takes
         self.settings = settings
-        self.primary = settings.speaker
         self.conversation = Conversation()
         self.speech = Speech(model.engine, model.codec)
         self.planner = Planner(
@@ -81,6 +80,11 @@ class Studio:
         self._last: _Spoken | None = None
         self._told_voiceless: set[int] = set()
         """Speakers of whom the user knows that they have no voice."""
+
+    @property
+    def primary(self) -> int:
+        """The speaker that offsets count from."""
+        return self.settings.speaker
 
     @property
     def engine(self) -> Engine:
@@ -120,7 +124,7 @@ class Studio:
         """Speaks the turns of a line, in order.
 
         Raises:
-            LineError: a speaker below 0; nothing is spoken then.
+            LineError: a speaker below 0 or above the last one; nothing is spoken then.
             OutputError: a take could not be written; the turns before it are kept.
             OutOfMemoryError: the device's memory is exhausted; the model stays loaded.
         """
@@ -154,13 +158,20 @@ class Studio:
             primary: the speaker that offsets count from; None: the primary speaker.
 
         Raises:
-            LineError: a speaker below 0.
+            LineError: a speaker below 0, or above the last one.
         """
         primary = self.primary if primary is None else primary
         turns = [
             LineTurn(speaker, self.voice(speaker), turn.text, turn.position)
             for speaker, turn in zip(line.speakers(primary), line.turns, strict=True)
         ]
+        last = max(turns, key=lambda turn: turn.speaker)
+        if last.speaker > LAST_SPEAKER:
+            raise LineError(
+                f"Turn {last.position + 1} would be spoken by speaker {last.speaker}, and the last one is "
+                f"{LAST_SPEAKER}; nothing was spoken.",
+                "Write a lower offset, or go down with $BACK$ or $SET speaker 0$.",
+            )
         heard = self._heard()
         known = {turn.speaker for turn in turns} | {clip.speaker for clip in heard.clips}
         known |= {span.speaker for span in heard.spans}
@@ -244,7 +255,7 @@ class Studio:
         )
         if self._tracks is not None:
             names = [clip.name for clip in self.voices.of(turn.speaker) if clip.name]
-            self._tracks.add(turn.speaker, result.samples, names[0] if names else "")
+            self._tracks.add(done.file, turn.speaker, result.samples, names[0] if names else "")
 
     def failure(self, job: LineJob, error: RuntimeError | MemoryError) -> Exception:
         """Ends a line whose step failed; what to tell the user."""
@@ -257,7 +268,7 @@ class Studio:
         if self._last is None:
             raise LineError("There is no line to speak again.", "Type one first.")
         last = self._last
-        self.conversation.undo()
+        yield self.withdraw(self.conversation.undo())
         yield from self.speak(last.line, primary=last.primary)
 
     def undo(self) -> list[ConversationTurn]:
@@ -289,6 +300,13 @@ class Studio:
         have = f"line {lines[0]}" if len(lines) == 1 else f"lines {lines[0]} to {lines[-1]}"
         raise LineError(f"There is no {what}.", f"This session has {have}; $HISTORY$ lists the conversation.")
 
+    def withdraw(self, turns: Sequence[ConversationTurn]) -> Withdrawn:
+        """Takes turns that were dropped out of the tracks, and tells front ends to."""
+        files = tuple(turn.file for turn in turns if turn.file is not None)
+        if self._tracks is not None:
+            self._tracks.withdraw(files)
+        return Withdrawn(files)
+
     def clear(self) -> int:
         """Forgets the conversation; returns how many turns it had."""
         n_turns = len(self.conversation)
@@ -299,13 +317,14 @@ class Studio:
 
     def adopt(self, conversation: Conversation, primary: int) -> None:
         """Goes on with a loaded conversation."""
-        self.conversation, self.primary, self._last = conversation, primary, None
+        self.conversation, self._last = conversation, None
+        self.set("speaker", primary, origin="$LOAD$")
         self.takes.go_on_after(conversation.last_line)
         self._left_out = frozenset()
 
-    def set(self, name: str, value: Any) -> None:
+    def set(self, name: str, value: Any, origin: Origin = "$SET$") -> None:
         """Changes a live setting to an already parsed value."""
-        self.settings = self.settings.with_value(name, value, "$SET$")
+        self.settings = self.settings.with_value(name, value, origin)
         if name == "seed":
             self.next_seed = value
 

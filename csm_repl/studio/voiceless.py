@@ -29,7 +29,9 @@ def voiceless_notice(turn: Turn, primary: int, voices: VoiceFolder) -> str:
         f"To give speaker {speaker} a voice, put {_clip_name(speaker)} into {PurePath(voices.root)}.",
     ]
     if turn.written:
-        sentences.append(f"To have the {turn.offset} spoken, put a full stop after it.")
+        sentences.append(
+            f"To have the {turn.offset} spoken, put a full stop after it, or use $SET offsets off$."
+        )
     return " ".join(sentences)
 
 
@@ -56,7 +58,7 @@ def _ways_to_another(turn: Turn, primary: int, speakers: Collection[int]) -> Ite
     if abs(step) <= _LONGEST_OFFSET:
         ways.append(f"the offset {step} at the end of the turn")
     if turn.offset == 0:
-        ways.append(f"--speaker {wanted} at the start")
+        ways.append(f"$SET speaker {wanted}$ (at the start: --speaker {wanted})")
     if ways:
         *most, last = ways
         yield f"To speak as speaker {wanted}, use {', '.join(most)}{' or ' if most else ''}{last}."

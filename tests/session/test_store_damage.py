@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from csm_repl.errors import LineError
+from csm_repl.session import store
 from csm_repl.session.store import load_session, save_session, saved_folder
 
 K = 4
@@ -133,6 +136,72 @@ def test_json_that_is_none_is_damage(demo, content):
     (demo / "session.json").write_bytes(content)
     with pytest.raises(LineError, match="damaged"):
         load_session(demo, n_codebooks=K)
+
+
+def _fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _link(path: Path) -> None:
+    outside = path.parent.parent / f"outside{path.suffix}"
+    path.rename(outside)
+    path.symlink_to(outside)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="FIFOs and links")
+@pytest.mark.parametrize("replace", [_fifo, _link, Path.unlink], ids=["fifo", "link", "missing"])
+def test_a_wav_that_is_no_file_of_the_session_is_none(tmp_path, demo, replace):
+    replace(demo / "001.wav")
+    conversation, header = load_session(demo, n_codebooks=K)
+    assert [turn.file for turn in conversation.turns] == [None, demo / "002.wav"]
+    saved = save_session(conversation, saved_folder(tmp_path, "again"), header=header)
+    assert saved.without_audio == ("1",)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="FIFOs")
+def test_a_wav_that_becomes_a_fifo_later_is_not_waited_for(tmp_path, demo):
+    conversation, header = load_session(demo, n_codebooks=K)
+    _fifo(demo / "001.wav")
+    assert save_session(conversation, saved_folder(tmp_path, "again"), header=header).without_audio == ("1",)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="FIFOs and links")
+@pytest.mark.parametrize("replace", [_fifo, _link], ids=["fifo", "link"])
+def test_codes_that_are_no_file_of_the_session_are_damage(demo, replace):
+    replace(demo / "001.npy")
+    with pytest.raises(LineError, match="damaged"):
+        load_session(demo, n_codebooks=K)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="FIFOs")
+def test_a_session_file_that_is_a_fifo_or_too_long_is_damage(demo, monkeypatch):
+    monkeypatch.setattr(store, "_MAX_JSON_BYTES", 100)
+    with pytest.raises(LineError, match="it is longer than"):
+        load_session(demo, n_codebooks=K)
+    _fifo(demo / "session.json")
+    with pytest.raises(LineError, match="it is no regular file"):
+        load_session(demo, n_codebooks=K)
+
+
+def test_codes_that_many_turns_share_are_counted_for_each(demo, monkeypatch):
+    """A small folder could fill the memory."""
+    monkeypatch.setattr(store, "_MOST_FRAMES", 10)
+
+    def share(data):
+        data["turns"] = [{**data["turns"][0], "line": line} for line in range(1, 10)]
+
+    edit(demo, share)
+    with pytest.raises(LineError, match="it holds more than 10 frames"):
+        load_session(demo, n_codebooks=K)
+
+
+def test_what_is_in_a_file_makes_no_message_long(demo):
+    for change in (lambda data: data.update(format="x" * 10_000), _first(wav="x" * 10_000)):
+        edit(demo, change)
+        with pytest.raises(LineError) as caught:
+            load_session(demo, n_codebooks=K)
+        assert len(str(caught.value)) < 400
 
 
 def test_whole_seconds_written_by_hand_are_seconds(demo):

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from csm_repl.errors import LineError
 from csm_repl.events import LineDone, Notice, PlayFile, Quit, Table, TurnDone
+from csm_repl.settings import specs
 from csm_repl.studio import Studio
 from csm_repl.studio.commands import COMMANDS, bare_word_hint
 from tests.support.studio import MakeStudio, of_type, say
@@ -117,7 +119,6 @@ def test_set_says_old_and_new_value_and_takes_effect(studio: Studio) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "$SET$",
         "$SET temperature hot$",
         "$SET tempo 3$",
         "$SET device cpu$",
@@ -134,6 +135,42 @@ def test_set_with_bad_arguments_changes_nothing(studio: Studio, line: str) -> No
 
 def test_set_without_a_value_tells_the_present_one(studio: Studio) -> None:
     assert _notice(studio, "$SET temperature$").startswith("temperature is 0.9 (default)")
+
+
+def test_set_alone_lists_the_live_settings_with_value_and_origin(studio: Studio) -> None:
+    say(studio, "$SWAP$")
+    say(studio, "$SET temperature 0.5$")
+    rows = {row[0]: row[1:3] for row in _table(studio, "$SET$").rows}
+    assert rows["temperature"] == ("0.5", "$SET$")
+    assert rows["speaker"] == ("1", "$SWAP$")
+    assert rows["top-k"] == ("50", "default")
+    assert set(rows) == {item.dashed for item in specs() if item.live}
+
+
+def test_speakers_have_an_end_upwards_too(studio: Studio) -> None:
+    with pytest.raises(LineError, match="speaker must be between 0 and 999"):
+        say(studio, f"$SET speaker {10**30}$")
+    say(studio, "$SET speaker 999$")
+    assert "already 999, the last one" in _notice(studio, "$SWAP$")
+    assert studio.primary == 999
+    with pytest.raises(LineError, match=r"Turn 2 would be spoken by speaker 1000, and the last one is 999"):
+        say(studio, "One.||Two.")
+    assert studio.takes.folder is None
+
+
+@pytest.mark.parametrize("primary", [10**30, -1, "1", True, None, [1]])
+def test_a_saved_primary_speaker_that_is_none_is_passed_over(studio: Studio, primary: object) -> None:
+    say(studio, "$SWAP$")
+    say(studio, "One.")
+    say(studio, "$SAVE talk$")
+    file = studio.takes.root / "saved" / "talk" / "session.json"
+    data = json.loads(file.read_text())
+    data["header"].update(primary=primary, model=["x" * 10_000])
+    file.write_text(json.dumps(data))
+    say(studio, "$BACK$")
+    told = _notice(studio, "$LOAD talk$")
+    assert studio.primary == 0
+    assert len(told) < 300
 
 
 def test_set_seed_restarts_the_count(studio: Studio) -> None:

@@ -35,8 +35,8 @@ def test_a_name_on_speaker_1_alone_is_shown_with_the_ways_to_it(tmp_path: Path) 
     voices = folder_with(tmp_path / "voices", "reference1-anna.wav")
     assert notice(voices, "Hello.") == (
         "Speaker 0 has no clip and speaks in a random voice. Speaker 1 is anna. To speak as speaker 1, use "
-        "$SWAP$, the offset 1 at the end of the turn or --speaker 1 at the start. To give speaker 0 a voice, "
-        f"put reference.wav into {tmp_path / 'voices'}."
+        "$SWAP$, the offset 1 at the end of the turn or $SET speaker 1$ (at the start: --speaker 1). To give "
+        f"speaker 0 a voice, put reference.wav into {tmp_path / 'voices'}."
     )
 
 
@@ -44,14 +44,18 @@ def test_a_number_that_was_taken_for_an_offset_is_named(tmp_path: Path) -> None:
     voices = folder_with(tmp_path, "reference.wav")
     told = notice(voices, "This is Win95")
     assert told.startswith("Speaker 95 has no clip and speaks in a random voice. Only speaker 0 has one.")
-    assert told.endswith(f"{tmp_path}. To have the 95 spoken, put a full stop after it.")
+    assert told.endswith(
+        f"{tmp_path}. To have the 95 spoken, put a full stop after it, or use $SET offsets off$."
+    )
     assert "--speaker" not in told
 
 
 def test_the_way_back_and_to_far_speakers(tmp_path: Path) -> None:
     voices = folder_with(tmp_path, "reference3-ben.wav", "reference200.wav")
-    assert "use $BACK$, the offset -1 at the end of the turn or --speaker 3" in notice(voices, "Hi.", 4)
-    assert "To speak as speaker 200, use --speaker 200 at the start." in notice(voices, "Hi.", 350)
+    assert "use $BACK$, the offset -1 at the end of the turn or $SET speaker 3$" in notice(voices, "Hi.", 4)
+    assert "To speak as speaker 200, use $SET speaker 200$ (at the start: --speaker 200)." in notice(
+        voices, "Hi.", 350
+    )
 
 
 def test_many_voices_are_not_all_named(tmp_path: Path) -> None:

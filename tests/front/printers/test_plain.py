@@ -35,7 +35,7 @@ def test_what_comes_from_outside_cannot_steer_a_terminal(event: Event, shown: st
 def test_an_error_is_one_line_whatever_it_quotes() -> None:
     err = io.StringIO()
     PlainPrinter(io.StringIO(), err).error(LineError(f"{ARMED}.", "Type\nit again."), 3)
-    assert err.getvalue() == f"csm-repl: line 3: {DEFUSED}. Type it again.\n"
+    assert err.getvalue() == f"csm-repl: input line 3: {DEFUSED}. Type it again.\n"
 
 
 def test_a_path_is_printed_as_it_is() -> None:
@@ -79,7 +79,11 @@ def test_colours_are_on_stderr_only_and_change_no_text() -> None:
         shown[color] = err.getvalue()
     assert "\x1b" not in shown[False]
     assert re.sub(r"\x1b\[\d+m", "", shown[True]) == shown[False]
-    for piece in ("\x1b[35m1 ben\x1b[0m: Hi.", "\x1b[33mA warning.", "\x1b[31mcsm-repl: line 2: Wrong."):
+    for piece in (
+        "\x1b[35m1 ben\x1b[0m: Hi.",
+        "\x1b[33mA warning.",
+        "\x1b[31mcsm-repl: input line 2: Wrong.",
+    ):
         assert piece in shown[True]
     assert all(line.count("\x1b[0m") == line.count("\x1b[") / 2 for line in shown[True].splitlines())
 
