@@ -12,6 +12,7 @@ from pathlib import Path
 
 from csm_repl.audio import SAMPLE_RATE, AudioSink, open_sink
 from csm_repl.audio.player import Player, open_player
+from csm_repl.clock import counted_stops
 from csm_repl.errors import ExitCode, LineError, OutputError, UsageError
 from csm_repl.events import Stopped
 from csm_repl.front.jobs import Interrupts, run_job
@@ -43,6 +44,7 @@ def run_pipe(settings: Settings, source: Path | None) -> ExitCode:
     )
     with contextlib.ExitStack() as stack:
         stack.enter_context(Interrupts())
+        stack.enter_context(counted_stops())
         try:
             # A script that is not there and an output that cannot be written are said before the model loads.
             lines = stack.enter_context(_open_lines(source))
