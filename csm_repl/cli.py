@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TextIO
 from csm_repl import __version__
 from csm_repl.errors import CsmReplError, ExitCode, UsageError
 from csm_repl.settings import Settings, load_settings, specs
-from csm_repl.terminal import held_interrupts
+from csm_repl.terminal import end_signal, end_signals_as_interrupts, held_interrupts
 
 __all__ = ["main"]
 
@@ -34,7 +34,7 @@ speaker 1, and so on; a number at its end says otherwise: Hello!||Hi, who is it?
 _EPILOG = """\
 Every option can also be set as an environment variable CSM_REPL_NAME or in a .env file; see
 .env.example. Exit codes: 0 all good, 1 some lines failed, 2 usage, 3 model not available,
-4 device or out of memory, 130 interrupted.
+4 device or out of memory, 130 interrupted, 143 and 129 ended by TERM and HUP.
 """
 
 
@@ -46,6 +46,13 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    with end_signals_as_interrupts():
+        code = _guarded(words)
+        ended_by = end_signal()
+    return code if ended_by is None else 128 + ended_by
+
+
+def _guarded(words: list[str]) -> int:
     debug = "--debug" in words
     try:
         return int(_main(words))
@@ -55,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         _complain(str(error))
         return int(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as error:
+        if isinstance(error, SystemExit) and end_signal() is None:
+            raise
         return int(ExitCode.INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

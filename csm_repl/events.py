@@ -25,6 +25,7 @@ __all__ = [
     "Table",
     "TurnDone",
     "TurnStarted",
+    "Withdrawn",
 ]
 
 
@@ -127,6 +128,14 @@ class LineDone:
 
 
 @dataclass(frozen=True)
+class Withdrawn:
+    """Takes are no part of the dialogue any more; their files stay."""
+
+    files: tuple[Path, ...]
+    """Of the turns."""
+
+
+@dataclass(frozen=True)
 class Stopped:
     """Ctrl-C ended the job; says what was kept."""
 
@@ -158,5 +167,16 @@ class Quit:
 
 
 Event = (
-    Notice | Echo | TurnStarted | Audio | Progress | TurnDone | LineDone | Stopped | Table | PlayFile | Quit
+    Withdrawn
+    | Notice
+    | Echo
+    | TurnStarted
+    | Audio
+    | Progress
+    | TurnDone
+    | LineDone
+    | Stopped
+    | Table
+    | PlayFile
+    | Quit
 )

@@ -7,13 +7,15 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterator
+from types import FrameType
 from typing import TYPE_CHECKING, Literal, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["defused", "held_interrupts", "open_console"]
+__all__ = ["defused", "end_signal", "end_signals_as_interrupts", "held_interrupts", "open_console"]
 
 _SPACES = re.compile(r"[\t\n\v\f\r\x85\u2028\u2029]+")
 # Control characters, halves of surrogate pairs, and marks that turn the direction of writing around.
@@ -74,3 +76,50 @@ def held_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if held:
         signal.raise_signal(signal.SIGINT)
+
+
+_END_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_AGAIN_AFTER_S = 2.0
+"""A terminal that closes and a service manager both send more than one, at once."""
+_ended_by: signal.Signals | None = None
+
+
+def end_signal() -> signal.Signals | None:
+    """TERM or HUP, if one has come: whoever goes on after an interrupt leaves instead."""
+    return _ended_by
+
+
+@contextlib.contextmanager
+def end_signals_as_interrupts() -> Iterator[None]:
+    """TERM and HUP end the block as Ctrl-C does, in order; a second one, later, ends the process at once.
+
+    One that is ignored, as HUP under nohup, stays so.
+    """
+    global _ended_by
+    _ended_by = None
+    came_at = 0.0
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        nonlocal came_at
+        global _ended_by
+        now = time.monotonic()
+        if _ended_by is None:
+            _ended_by, came_at = signal.Signals(number), now
+            if callable(signal.getsignal(signal.SIGINT)):
+                signal.raise_signal(signal.SIGINT)
+            else:  # ignored, as in a job in the background
+                raise KeyboardInterrupt
+        elif now - came_at > _AGAIN_AFTER_S:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for each in _END_SIGNALS:
+            if signal.getsignal(each) == signal.SIG_DFL:
+                before[each] = signal.signal(each, on_signal)
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -9,7 +9,13 @@ from typing import IO, Any
 
 from csm_repl.errors import OutputError, UsageError
 
-_FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".mp3": ("MP3", "MPEG_LAYER_III")}
+_FORMATS = {
+    ".wav": ("WAV", "PCM_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".opus": ("OGG", "OPUS"),
+}
 ENDINGS = frozenset(_FORMATS)
 
 
@@ -17,7 +23,14 @@ def check_ending(path: Path) -> None:
     """UsageError unless the ending of `path` is a format that can be written."""
     if path.suffix.lower() not in ENDINGS:
         ending = f"The ending {path.suffix!r}" if path.suffix else "A name without an ending"
-        raise UsageError(f"{ending} does not name a sound format ({path}).", "Use .wav, .flac or .mp3.")
+        raise UsageError(
+            f"{ending} does not name a sound format ({path}).", f"Use one of {', '.join(_FORMATS)}."
+        )
+
+
+def check_rate(path: Path, rate: int) -> None:
+    """OutputError where the format that the ending of `path` names does not have this rate."""
+    Encoder(io.BytesIO(), path, rate).abandon()
 
 
 class Encoder:

@@ -28,7 +28,7 @@ def to_mono(x: torch.Tensor) -> torch.Tensor:
 _FILTER_WIDTH = 6
 _ROLLOFF = 0.99
 """torchaudio's own; `Resampler` has to know how far the filter reaches."""
-_PIECE = 1 << 16
+_PIECE = 1 << 19
 """Samples that are resampled at once: worth making the filter for. Always as many, because the convolution
 keeps a plan, of megabytes, for each length that it meets."""
 
@@ -76,6 +76,9 @@ class Resampler:
         self._step = self._down * math.ceil(_PIECE / self._down)
         self._kept = torch.zeros(self._margin)
         """What has not come out yet, behind as much as the filter needs of what has."""
+        self._waiting: list[torch.Tensor] = []
+        self._n_waiting = -self._margin
+        """Samples that could come out if the filter needed none after them."""
 
     def push(self, x: torch.Tensor) -> torch.Tensor:
         """Float32 `[N]` -> the float32 `[M]` that no later piece can change."""
@@ -83,19 +86,32 @@ class Resampler:
 
         if self._up == self._down:
             return x
-        self._kept = torch.cat([self._kept, x])
+        self._waiting.append(x)
+        self._n_waiting += x.shape[0]
+        if self._n_waiting < self._step:
+            return x[:0]
+        kept = self._all()
         out = []
-        while self._kept.shape[0] >= 2 * self._margin + self._step:
-            piece = resample(self._kept[: 2 * self._margin + self._step], *self._rates)
+        while kept.shape[0] >= 2 * self._margin + self._step:
+            piece = resample(kept[: 2 * self._margin + self._step], *self._rates)
             out.append(piece[self._at(self._margin) : self._at(self._margin + self._step)])
-            self._kept = self._kept[self._step :].clone()
+            kept = kept[self._step :]
+        self._kept = kept.clone()
+        self._n_waiting = kept.shape[0] - 2 * self._margin
         return torch.cat(out) if out else x[:0]
 
     def finish(self) -> torch.Tensor:
         """What is left, float32 `[M]`."""
         if self._up == self._down:
             return self._kept[:0]
-        return resample(self._kept, *self._rates)[self._at(self._margin) :]
+        return resample(self._all(), *self._rates)[self._at(self._margin) :]
+
+    def _all(self) -> torch.Tensor:
+        import torch
+
+        whole = torch.cat([self._kept, *self._waiting])
+        self._waiting = []
+        return whole
 
     def _at(self, n: int) -> int:
         return n // self._down * self._up

@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import stat
 import struct
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from csm_repl.audio.encoder import ENDINGS, Encoder, check_ending
+from csm_repl.audio.encoder import ENDINGS, Encoder, check_ending, check_rate
 from csm_repl.audio.samples import to_pcm16
-from csm_repl.audio.write import output_error, put_in_place, real_path, remove, sync, temp_path
+from csm_repl.audio.write import output_error, put_in_place, real_path, remove, sync
 from csm_repl.errors import OutputError, UsageError
+from csm_repl.paths import remove_leftovers, unfinished_path
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     import torch
 
+_BYTES = 2
+"""Of a sample."""
+_BLOCK = 1 << 18
+"""Samples that are moved or encoded at a time."""
+_UNKNOWN = 0xFFFFFFFF
+"""As the size of a stream, players take it for "until the end"."""
+
 
 def open_sink(target: str, *, raw: bool, rate: int, replace: bool) -> AudioSink:
     """A sink for mono sound at `rate` Hz, to be used in a `with` block.
 
     Args:
-        target: a path that ends in .wav, .flac or .mp3, or '-': WAV on stdout.
+        target: a path that ends in .wav, .flac, .mp3, .ogg or .opus, or '-': WAV on stdout.
         raw: headerless s16le instead; then a path may end in anything else.
         replace: let an existing file be replaced.
 
@@ -75,7 +86,8 @@ class AudioSink(ABC):
     def __init__(self) -> None:
         self._closed = False
         self._failed = False
-        self._wrote = False
+        self.n_samples = 0
+        """Written so far; those of a write that failed do not count."""
 
     @abstractmethod
     def _put(self, pcm16: bytes) -> None: ...
@@ -85,6 +97,16 @@ class AudioSink(ABC):
 
     @abstractmethod
     def _discard(self) -> None: ...
+
+    @property
+    def can_withdraw(self) -> bool:
+        """Whether what was written can be taken out again."""
+        return False
+
+    def withdraw(self, start: int, end: int) -> None:
+        """Takes out the samples from `start` to `end`, counted as they were written; they may be taken out
+        already. ValueError where that cannot be done."""
+        raise ValueError("what was sent cannot be taken back")
 
     def write(self, samples: torch.Tensor) -> None:
         """Append `[N]` float samples.
@@ -97,12 +119,12 @@ class AudioSink(ABC):
             raise ValueError("this sink is closed")
         if samples.numel() == 0:
             return
-        self._wrote = True
         try:
             self._put(to_pcm16(samples))
         except (OSError, OutputError):
             self._failed = True
             raise
+        self.n_samples += samples.numel()
 
     def close(self) -> None:
         """Complete the sound and put it in place. Again: nothing. Raises as `write`."""
@@ -122,75 +144,176 @@ class AudioSink(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._failed or (error is not None and not self._wrote):
+        if self._failed or (error is not None and self.n_samples == 0):
             self.abort()
         else:
             self.close()
 
 
 class _FileSink(AudioSink):
+    """Collects the samples in a hidden WAV beside the file, from which anything can be taken out.
+
+    A .wav is that file, put in place, so that a disk that is full can still be closed on what it holds. Other
+    formats are encoded from it at the end.
+    """
+
     def __init__(self, path: Path, raw: bool, rate: int, replace: bool) -> None:
         super().__init__()
         self._path = path
         self._replace = replace
-        self._encoder: Encoder | None = None
-        self._temp = temp_path(path)
-        self._file = self._temp.open("xb")
+        self._rate = rate
+        self._header = b"" if raw else _wav_header(rate, 0)
+        self._is_encoded = not raw and path.suffix.lower() != ".wav"
+        self._withdrawn: list[tuple[int, int]] = []
+        if self._is_encoded:
+            check_rate(path, rate)
+        remove_leftovers(path.parent)
+        self._temp = unfinished_path(path.parent)
+        self._file = self._temp.open("x+b", buffering=0)
         try:
-            if not raw:
-                self._encoder = Encoder(self._file, path, rate)
+            self._file.write(self._header)
         except BaseException:
             self._discard()
             raise
 
+    @property
+    def can_withdraw(self) -> bool:
+        return True
+
+    def withdraw(self, start: int, end: int) -> None:
+        if not 0 <= start <= end <= self.n_samples:
+            raise ValueError(f"there are no samples {start} to {end} of {self.n_samples}")
+        self._withdrawn.append((start, end))
+
     def _put(self, pcm16: bytes) -> None:
+        rest = memoryview(pcm16)
         try:
-            if self._encoder is None:
-                self._file.write(pcm16)
-            else:
-                self._encoder.write(pcm16)
+            # Where an earlier write broke off, or one was interrupted.
+            self._file.seek(len(self._header) + _BYTES * self.n_samples)
+            while rest:
+                rest = rest[self._file.write(rest) :]
         except OSError as error:
             raise output_error(self._path, error) from error
 
     def _finish(self) -> None:
         try:
-            if not self._wrote:
+            n_samples = self._compact()
+            if n_samples == 0:
                 return
-            if self._encoder is not None:
-                self._encoder.close()
-            sync(self._file)
-            self._file.close()
-            self._place()
+            if self._is_encoded:
+                self._encode(n_samples)
+                return
+            self._complete(n_samples)
+            self._place(self._temp, self._path)
         except OSError as error:
             raise output_error(self._path, error) from error
         finally:
             self._discard()
 
-    def _place(self) -> None:
+    def _compact(self) -> int:
+        """Moves what is kept together; returns how many samples that is."""
+        kept = 0
+        for start, end in _gaps(self._withdrawn, self.n_samples):
+            for at in range(start, end, _BLOCK):
+                n = min(_BLOCK, end - at)
+                if at != kept:
+                    self._write_at(kept, self._read_at(at, n))
+                kept += n
+        self._file.truncate(len(self._header) + _BYTES * kept)
+        return kept
+
+    def _read_at(self, at: int, n: int) -> bytes:
+        self._file.seek(len(self._header) + _BYTES * at)
+        data = b""
+        while len(data) < _BYTES * n:
+            found = self._file.read(_BYTES * n - len(data))
+            if not found:
+                raise OSError("the sound that was written is not there any more")
+            data += found
+        return data
+
+    def _write_at(self, at: int, data: bytes) -> None:
+        self._file.seek(len(self._header) + _BYTES * at)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+
+    def _complete(self, n_samples: int) -> None:
+        if self._header:
+            self._file.seek(0)
+            self._file.write(_wav_header(self._rate, n_samples))
+        sync(self._file)
+        self._file.close()
+
+    def _encode(self, n_samples: int) -> None:
+        temp = unfinished_path(self._path.parent)
         try:
-            put_in_place(self._temp, self._path, self._replace)
+            self._write_encoded(temp, n_samples)
+        except BaseException as error:
+            remove(temp)
+            # An hour of speech is not thrown away for a full disk or a Ctrl-C.
+            found = self._keep_wav(n_samples)
+            if isinstance(error, OSError):
+                error = output_error(self._path, error)
+            if isinstance(error, OutputError):
+                raise OutputError(error.cause, f"The sound is in {found}.") from error
+            raise
+        try:
+            self._place(temp, self._path)
+        finally:
+            remove(temp)
+
+    def _write_encoded(self, temp: Path, n_samples: int) -> None:
+        with temp.open("xb") as file:
+            encoder = Encoder(file, self._path, self._rate)
+            try:
+                for at in range(0, n_samples, _BLOCK):
+                    encoder.write(self._read_at(at, min(_BLOCK, n_samples - at)))
+                encoder.close()
+            finally:
+                encoder.abandon()
+            sync(file)
+
+    def _keep_wav(self, n_samples: int) -> Path:
+        self._complete(n_samples)
+        return self._first_free(self._temp, self._path.with_suffix(".wav"))
+
+    def _place(self, temp: Path, path: Path) -> None:
+        try:
+            put_in_place(temp, path, self._replace)
             return
         except FileExistsError:
             pass
-        # Somebody made a file of that name during the run. An hour of speech is not thrown away for that.
-        number = 2
-        while True:
-            other = self._path.with_name(f"{self._path.stem}-{number}{self._path.suffix}")
-            try:
-                put_in_place(self._temp, other, replace=False)
-            except FileExistsError:
-                number += 1
-                continue
-            raise OutputError(
-                f"{self._path} was written by another program in the meantime.", f"The sound is in {other}."
-            )
+        # Somebody made a file of that name during the run.
+        other = self._first_free(temp, path)
+        raise OutputError(
+            f"{path} was written by another program in the meantime.", f"The sound is in {other}."
+        )
+
+    def _first_free(self, temp: Path, path: Path) -> Path:
+        """Gives `temp` the first name like `path` that is free."""
+        for number in itertools.count(1):
+            other = path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
+            with contextlib.suppress(FileExistsError):
+                put_in_place(temp, other, replace=False)
+                return other
+        raise AssertionError  # the count has no end
 
     def _discard(self) -> None:
-        if self._encoder is not None:
-            self._encoder.abandon()
-        with contextlib.suppress(OSError):  # closing flushes, so it can fail once more
+        with contextlib.suppress(OSError):
             self._file.close()
         remove(self._temp)
+
+
+def _gaps(taken: list[tuple[int, int]], n: int) -> Iterator[tuple[int, int]]:
+    """What of 0 to `n` is in none of these spans."""
+    start = 0
+    for first, end in sorted(taken):
+        if first > start:
+            yield start, first
+        start = max(start, end)
+    if start < n:
+        yield start, n
 
 
 class _StdoutSink(AudioSink):
@@ -202,7 +325,9 @@ class _StdoutSink(AudioSink):
             raise UsageError(
                 "-o - would write sound to the terminal.", "Pipe it to a program, or redirect it to a file."
             )
-        self._header = b"" if raw else _streaming_wav_header(rate)
+        self._rate = rate
+        self._header = b"" if raw else _wav_header(rate)
+        self._start = None if raw else _place_in_file(sys.stdout.fileno())
 
     def _put(self, pcm16: bytes) -> None:
         # Before the first sample and not sooner: a run that fails at its start leaves stdout untouched.
@@ -212,6 +337,10 @@ class _StdoutSink(AudioSink):
     def _finish(self) -> None:
         if self._header:
             self._put(b"")
+        if self._start is not None:
+            with contextlib.suppress(OSError):
+                # Where stdout goes into a file, the sizes can be written at last.
+                os.pwrite(sys.stdout.fileno(), _wav_header(self._rate, self.n_samples), self._start)
 
     def _discard(self) -> None:
         pass
@@ -235,22 +364,36 @@ class _StdoutSink(AudioSink):
             raise output_error("stdout", error) from error
 
 
-def _streaming_wav_header(rate: int) -> bytes:
-    """A 16-bit mono WAV header whose sizes are not known yet."""
-    unknown = 0xFFFFFFFF  # players take it for "until the end"
+def _place_in_file(descriptor: int) -> int | None:
+    """Where a regular file that is being written stands; None: what is written cannot be changed any more."""
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode) or not hasattr(os, "pwrite"):
+            return None
+        import fcntl
+
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND:
+            return None  # every write goes to the end, wherever it is aimed
+        return os.lseek(descriptor, 0, os.SEEK_CUR)
+    except (OSError, ImportError):
+        return None
+
+
+def _wav_header(rate: int, n_samples: int | None = None) -> bytes:
+    """A 16-bit mono WAV header; None: for a stream, whose sizes are not known yet."""
+    n_bytes = _UNKNOWN if n_samples is None else min(_BYTES * n_samples, _UNKNOWN - 36)
     return struct.pack(
         "<4sI4s4sIHHIIHH4sI",
         b"RIFF",
-        unknown,
+        _UNKNOWN if n_samples is None else 36 + n_bytes,
         b"WAVE",
         b"fmt ",
         16,
         1,
         1,
         rate,
-        2 * rate,
-        2,
+        _BYTES * rate,
+        _BYTES,
         16,
         b"data",
-        unknown,
+        n_bytes,
     )

@@ -6,13 +6,13 @@ import contextlib
 import errno
 import io
 import os
-import secrets
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from csm_repl.audio.encoder import Encoder, check_ending
 from csm_repl.audio.samples import SAMPLE_RATE, to_pcm16
 from csm_repl.errors import OutputError
+from csm_repl.paths import unfinished_path
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +46,7 @@ def write_bytes_atomic(path: Path | str, data: bytes, *, replace: bool = False) 
         OutputError: disk full, read-only, not allowed, no such folder, ...
     """
     path = real_path(Path(path)) if replace else Path(path)
-    temp = temp_path(path)
+    temp = unfinished_path(path.parent)
     try:
         try:
             with temp.open("xb") as file:
@@ -64,7 +64,7 @@ def write_bytes_atomic(path: Path | str, data: bytes, *, replace: bool = False) 
 def write_audio(
     path: Path | str, samples: torch.Tensor, rate: int = SAMPLE_RATE, *, replace: bool = False
 ) -> None:
-    """Write `[N]` float samples at `rate` Hz as .wav (16-bit PCM), .flac or .mp3, by the ending of `path`.
+    """Write `[N]` float samples at `rate` Hz as .wav (16-bit PCM), .flac, .mp3, .ogg or .opus, by its ending.
 
     Raises:
         UsageError: another ending.
@@ -79,12 +79,6 @@ def write_audio(
     encoder.write(to_pcm16(samples))
     encoder.close()
     write_bytes_atomic(path, buffer.getvalue(), replace=replace)
-
-
-def temp_path(path: Path) -> Path:
-    """A name beside `path` that nobody has, to be opened with mode "xb"."""
-    # Not tempfile: its files are private (0600), and a finished take should have the user's usual mode.
-    return path.parent / f".csm-repl-{secrets.token_hex(8)}.part"
 
 
 def real_path(path: Path) -> Path:

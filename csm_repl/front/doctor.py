@@ -223,7 +223,7 @@ def _sound() -> Iterator[Finding]:
     name, problem = output_device()
     yield Finding("playback", "note" if problem else "ok", problem or name)
     ffmpeg = shutil.which("ffmpeg")
-    text = ffmpeg or "not found: .m4a clips cannot be read (wav, flac, ogg and mp3 can)"
+    text = ffmpeg or "not found: .m4a, .aac and .webm clips cannot be read (the other formats can)"
     yield Finding("ffmpeg", "ok" if ffmpeg else "note", text)
 
 

@@ -32,23 +32,27 @@ def voice_list(voices: VoiceFolder, *, whisper: bool, width: int, height: int | 
         height: lines to show; the least useful ones give way. None: everything.
     """
     groups = _groups(voices, whisper)
-    head = [*_wrapped([_title(voices, whisper)], width), ""]
+    head = [*_wrapped(defused(_title(voices, whisper)).split(), width), ""]
     lines = _page(head, _by_line(voices, width), [_group(group, width) for group in groups])
     if height is None or len(lines) <= height:
         return lines
-    speakers = _by_name(voices, width)
-    for most in (None, _FEW):
-        wrapped = [_group(group, width, most) for group in groups]
-        lines = _page(head, speakers, wrapped)
-        if len(lines) <= height:
-            return lines
-    for n in range(len(groups) - 1, -1, -1):
-        n_files = sum(len(files) for files, _ in groups[n:])
-        rest = f"{_count(n_files, 'more file')}: csm-repl voices | less shows everything."
-        lines = _page(head, speakers, [*wrapped[:n], [rest]])
+    pages = [_shortened(head, _by_name(voices, width), groups, width, height, most) for most in (None, _FEW)]
+    return max(pages)[1]
+
+
+def _shortened(
+    head: list[str], speakers: list[str], groups: list[Group], width: int, height: int, most: int | None
+) -> tuple[int, list[str]]:
+    """As many groups as `height` has room for, each with `most` names; and how many files are named."""
+    wrapped = [_group(group, width, most) for group in groups]
+    sizes = [len(files) for files, _ in groups]
+    for n in range(len(groups), -1, -1):
+        n_left = sum(sizes[n:])
+        rest = f"{_count(n_left, 'more file')}: csm-repl voices | less shows everything."
+        lines = _page(head, speakers, [*wrapped[:n], *([_wrapped(rest.split(), width)] if n_left else [])])
         if len(lines) <= height:
             break
-    return lines[:height]
+    return sum(min(size, most or size) for size in sizes[:n]), lines[:height]
 
 
 def voice_faults(voices: VoiceFolder, *, whisper: bool) -> list[str]:

@@ -5,7 +5,7 @@ Holds a run's samples once, as 16 bit (2.9 MB a minute), whatever the number of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,13 +30,17 @@ class Tracks:
 
     def __init__(self, rate: int) -> None:
         self._rate = rate
-        self._chunks: list[tuple[int, bytes]] = []
+        self._chunks: list[tuple[Path, int, bytes]] = []
         self._voices: dict[int, str] = {}
 
-    def add(self, speaker: int, samples: torch.Tensor, voice: str = "") -> None:
-        """Appends a turn: float32 [N]. The last name of a speaker's voice names the file."""
-        self._chunks.append((speaker, to_pcm16(samples)))
+    def add(self, file: Path, speaker: int, samples: torch.Tensor, voice: str = "") -> None:
+        """Appends the turn in `file`: float32 [N]. The last name of a speaker's voice names the track."""
+        self._chunks.append((file, speaker, to_pcm16(samples)))
         self._voices[speaker] = voice or self._voices.get(speaker, "")
+
+    def withdraw(self, files: Collection[Path]) -> None:
+        """Takes these turns out, and the time that they took."""
+        self._chunks = [chunk for chunk in self._chunks if chunk[0] not in files]
 
     def write(self, takes: TakeFolder) -> list[Path]:
         """Writes a file per speaker, all equally long, beside the takes; none if nobody spoke.
@@ -44,9 +48,11 @@ class Tracks:
         Raises:
             OutputError: a file could not be written; the ones before it are there.
         """
-        if not any(pcm for _, pcm in self._chunks):
+        if not any(pcm for *_, pcm in self._chunks):
             return []
-        return [self._write(speaker, takes) for speaker in sorted(self._voices)]
+        return [
+            self._write(speaker, takes) for speaker in sorted({speaker for _, speaker, _ in self._chunks})
+        ]
 
     def _write(self, speaker: int, takes: TakeFolder) -> Path:
         path = takes.track_path(speaker, self._voices[speaker])
@@ -66,7 +72,7 @@ class Tracks:
         import numpy as np
         import torch
 
-        for spoken_by, pcm in self._chunks:
+        for _, spoken_by, pcm in self._chunks:
             for start in range(0, len(pcm), _BLOCK * _BYTES_PER_SAMPLE):
                 block = pcm[start : start + _BLOCK * _BYTES_PER_SAMPLE]
                 if spoken_by == speaker:

@@ -371,6 +371,7 @@ def _undo(studio: Studio, args: str) -> Iterator[Event]:
     removed = studio.undo()
     if not removed:
         raise LineError("There is nothing to undo.", "The conversation is empty.")
+    yield studio.withdraw(removed)
     yield Notice(f"Dropped {_count(len(removed), 'turn')} from the context. The files stay.")
 
 

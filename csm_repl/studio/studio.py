@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import torch
 from csm_repl.codec import Codec
 from csm_repl.engine import Engine
 from csm_repl.errors import LineError, OutOfMemoryError
-from csm_repl.events import Event, Notice
+from csm_repl.events import Event, Notice, Withdrawn
 from csm_repl.loaded import LoadedModel
 from csm_repl.model.device import less_memory, out_of_memory
 from csm_repl.outputs.takes import TakeFolder
@@ -255,7 +255,7 @@ class Studio:
         )
         if self._tracks is not None:
             names = [clip.name for clip in self.voices.of(turn.speaker) if clip.name]
-            self._tracks.add(turn.speaker, result.samples, names[0] if names else "")
+            self._tracks.add(done.file, turn.speaker, result.samples, names[0] if names else "")
 
     def failure(self, job: LineJob, error: RuntimeError | MemoryError) -> Exception:
         """Ends a line whose step failed; what to tell the user."""
@@ -268,7 +268,7 @@ class Studio:
         if self._last is None:
             raise LineError("There is no line to speak again.", "Type one first.")
         last = self._last
-        self.conversation.undo()
+        yield self.withdraw(self.conversation.undo())
         yield from self.speak(last.line, primary=last.primary)
 
     def undo(self) -> list[ConversationTurn]:
@@ -299,6 +299,13 @@ class Studio:
             raise LineError(f"The sound of {what} is gone.", "$HISTORY$ shows which lines have a file.")
         have = f"line {lines[0]}" if len(lines) == 1 else f"lines {lines[0]} to {lines[-1]}"
         raise LineError(f"There is no {what}.", f"This session has {have}; $HISTORY$ lists the conversation.")
+
+    def withdraw(self, turns: Sequence[ConversationTurn]) -> Withdrawn:
+        """Takes turns that were dropped out of the tracks, and tells front ends to."""
+        files = tuple(turn.file for turn in turns if turn.file is not None)
+        if self._tracks is not None:
+            self._tracks.withdraw(files)
+        return Withdrawn(files)
 
     def clear(self) -> int:
         """Forgets the conversation; returns how many turns it had."""

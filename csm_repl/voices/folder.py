@@ -247,7 +247,7 @@ class VoiceFolder:
                 names.add(miss.better)
                 taken = taken | {better.speaker}
         self.ignored = tuple(sorted(ignored, key=lambda file: file.path.name))
-        for file in ignored:
+        for file in self.ignored:
             if file.path not in known:
                 message = f"{file.path.name} is not taken as a clip. {file.cause} {file.remedy}"
                 self._unreported.append(Change("ignored", file.path, message))

@@ -31,7 +31,7 @@ _PATTERN = re.compile(
 
 
 _MEANT = re.compile(
-    r"ref(?:erence)?s?[\s_.\-(\[]*(?P<speaker>[0-9]*)[)\]]?(?:[\s_.\-]+(?P<name>.*\w.*)|\W*)",
+    r"(?:ref(?:erence)?s?|(?=[0-9]{1,3}$))[\s_.\-(\[]*(?P<speaker>[0-9]*)[)\]]?(?:[\s_.\-]+(?P<name>.*\w.*)|\W*)",
     re.IGNORECASE,
 )
 """A clip's name without its ending, as people write it who do not know how."""
@@ -122,12 +122,12 @@ def _better_name(path: PurePath, free_speaker: int, names: Collection[str]) -> s
     while PurePath(stem).suffix.lower() in ENDINGS:  # reference1.wav.wav
         stem = PurePath(stem).stem
     match = _MEANT.fullmatch(stem)
-    speaker = str(free_speaker) if match is None else match["speaker"]
+    speaker = str(free_speaker) if match is None or len(match["speaker"]) > 3 else match["speaker"]
     said = stem if match is None else match["name"] or ""
     said = re.sub(r"[\s_\-]+", "-", said).strip("-.()[]")
     better = f"reference{speaker and int(speaker)}" + (f"-{said}" if said else "")
     if parse_name(f"{better}.wav") is None:
-        better = f"reference{free_speaker}"
+        better = f"reference{speaker and int(speaker)}"
     if f"{better}{path.suffix.lower()}" in names:
         better = next(f"{better}-{n}" for n in count(2) if f"{better}-{n}{path.suffix.lower()}" not in names)
     return better + path.suffix.lower()

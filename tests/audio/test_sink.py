@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import resource
 import struct
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import IO
 
 import pytest
 import soundfile
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from csm_repl.audio import AudioSink, open_sink, to_pcm16
+from csm_repl.audio import sink as sink_module
+from csm_repl.audio.encoder import Encoder
 from csm_repl.errors import OutputError, UsageError
 
 NOISE = torch.rand(24_000, generator=torch.Generator().manual_seed(1)) - 0.5
@@ -29,7 +35,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("ending", ["wav", "flac", "mp3"])
+@pytest.mark.parametrize("ending", ["wav", "flac", "mp3", "ogg", "opus"])
 def test_a_file_appears_at_close_and_not_before(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"run.{ending}"
     with sink(path) as out:
@@ -39,7 +45,7 @@ def test_a_file_appears_at_close_and_not_before(tmp_path: Path, ending: str) -> 
     assert names(tmp_path) == [path.name]
     got, rate = soundfile.read(path, dtype="int16")
     assert rate == 24_000
-    if ending == "mp3":
+    if ending in {"mp3", "ogg", "opus"}:
         assert len(got) == pytest.approx(24_000, abs=2_500)
     else:
         assert got.tobytes() == to_pcm16(NOISE)
@@ -88,7 +94,7 @@ def test_abort_leaves_no_file_and_close_after_it_does_nothing(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("target", "raw", "message"),
     [
-        ("a.aiff", False, "Use .wav, .flac or .mp3"),
+        ("a.aiff", False, "Use one of .wav"),
         ("a", False, "without an ending"),
         ("", False, "without an ending"),
         ("a.wav", True, "--raw has no header"),
@@ -161,34 +167,126 @@ def test_a_full_disk_ends_in_one_sentence_and_leaves_nothing(tmp_path: Path, end
     assert names(tmp_path) == []
 
 
-def test_ctrl_c_inside_the_encoder_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out = sink(tmp_path / "a.wav")
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_what_cannot_be_encoded_is_kept_as_wav(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fail(self: Encoder, pcm16: bytes) -> None:
+        raise error
+
+    out = sink(tmp_path / "a.mp3")
     out.write(NOISE)
+    monkeypatch.setattr(Encoder, "write", fail)
+    kind = OutputError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(kind) as caught:
+        out.close()
+    assert isinstance(error, KeyboardInterrupt) or "a.wav" in str(caught.value)
+    assert names(tmp_path) == ["a.wav"]
+    assert soundfile.read(tmp_path / "a.wav", dtype="int16")[0].tobytes() == to_pcm16(NOISE)
 
-    class Interrupted(io.BytesIO):
-        def write(self, data: object) -> int:
-            raise KeyboardInterrupt
 
-    monkeypatch.setattr(out._encoder._pipe, "_file", Interrupted())  # type: ignore[attr-defined]
-    with pytest.raises(KeyboardInterrupt):
+@pytest.mark.parametrize("ending", ["wav", "s16", "flac"])
+def test_a_sink_that_failed_can_still_be_closed_on_what_it_has(tmp_path: Path, ending: str) -> None:
+    out = sink(tmp_path / f"a.{ending}", raw=ending == "s16")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
         out.write(NOISE)
-    out.abort()
-    assert names(tmp_path) == []
+        with pytest.raises(OutputError):
+            out.write(torch.cat([NOISE, NOISE]))
+        out.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert names(tmp_path) == [f"a.{ending}"]
+    data = (tmp_path / f"a.{ending}").read_bytes()
+    samples = data if ending == "s16" else soundfile.read(io.BytesIO(data), dtype="int16")[0].tobytes()
+    assert samples == to_pcm16(NOISE)
+
+
+# --- taken back ---------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.integers(1, 50), min_size=1, max_size=8),
+    st.lists(st.tuples(st.integers(0, 400), st.integers(0, 400)), max_size=5),
+    st.sampled_from(["wav", "flac", "s16"]),
+)
+def test_what_is_withdrawn_is_not_in_the_file(
+    sizes: list[int], spans: list[tuple[int, int]], ending: str
+) -> None:
+    samples = NOISE[: sum(sizes)]
+    wanted = torch.ones(len(samples), dtype=torch.bool)
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sink_module, "_BLOCK", 7)
+        path = Path(name) / f"a.{ending}"
+        with sink(path, raw=ending == "s16") as out:
+            assert out.can_withdraw
+            for chunk in samples.split(sizes):
+                out.write(chunk)
+            for ends in spans:
+                start, end = (min(end, len(samples)) for end in sorted(ends))
+                out.withdraw(start, end)
+                wanted[start:end] = False
+        expected = to_pcm16(samples[wanted])
+        if not expected:
+            assert names(path.parent) == []
+            return
+        data = path.read_bytes()
+        found = data if ending == "s16" else soundfile.read(io.BytesIO(data), dtype="int16")[0].tobytes()
+        assert found == expected
+        assert names(path.parent) == [path.name]
+
+
+def test_samples_that_are_not_there_cannot_be_withdrawn(tmp_path: Path) -> None:
+    with sink(tmp_path / "a.wav") as out, pytest.raises(ValueError, match="no samples"):
+        out.withdraw(0, 1)
+
+
+def test_what_stdout_got_cannot_be_withdrawn(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    with sink("-") as out:
+        out.write(NOISE)
+        assert not out.can_withdraw
+        with pytest.raises(ValueError, match="taken back"):
+            out.withdraw(0, 5)
 
 
 # --- stdout -------------------------------------------------------------------------------------------
 
 
-def test_stdout_gets_a_wav_of_unknown_length(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    with sink("-") as out:
-        out.write(NOISE[:100])
-        out.write(NOISE[100:])
-    data = capfdbinary.readouterr().out
+SIZES_UNKNOWN = [0xFFFFFFFF, 0xFFFFFFFF]
+SIZES = [36 + 2 * len(NOISE), 2 * len(NOISE)]
+
+
+def checked_wav(data: bytes, sizes: list[int]) -> None:
     assert data[:4] == b"RIFF"
-    assert struct.unpack("<I", data[4:8]) == struct.unpack("<I", data[40:44]) == (0xFFFFFFFF,)
+    assert [struct.unpack("<I", data[at : at + 4])[0] for at in (4, 40)] == sizes
     samples, rate = soundfile.read(io.BytesIO(data), dtype="int16")
-    assert rate == 24_000
-    assert samples.tobytes() == to_pcm16(NOISE)
+    assert (len(samples), rate) == (len(NOISE), 24_000)
+
+
+def test_a_pipe_gets_a_wav_of_unknown_length() -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, check=True)
+    checked_wav(done.stdout, SIZES_UNKNOWN)
+
+
+@pytest.mark.parametrize("before", [b"", b"what was there"])
+def test_a_file_behind_stdout_gets_the_sizes_at_last(tmp_path: Path, before: bytes) -> None:
+    path = tmp_path / "t.wav"
+    with path.open("wb") as file:
+        file.write(before)
+        file.flush()
+        assert run_into(file) == (0, "")
+    data = path.read_bytes()
+    assert data.startswith(before)
+    checked_wav(data[len(before) :], SIZES)
+
+
+def test_a_file_that_is_appended_to_is_left_as_it_came(tmp_path: Path) -> None:
+    path = tmp_path / "t.wav"
+    path.write_bytes(b"what was there")
+    with path.open("ab") as file:
+        assert run_into(file) == (0, "")
+    checked_wav(path.read_bytes().removeprefix(b"what was there"), SIZES_UNKNOWN)
 
 
 def test_stdout_gets_raw_samples(capfdbinary: pytest.CaptureFixture[bytes]) -> None:

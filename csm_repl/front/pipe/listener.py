@@ -10,6 +10,7 @@ from csm_repl.audio.player import Player
 from csm_repl.errors import CsmReplError
 from csm_repl.events import Audio, Event, LineDone, Notice, PlayFile, Quit
 from csm_repl.front.jobs import unexpected
+from csm_repl.front.joined import JoinedSound
 from csm_repl.front.printers import PlainPrinter
 
 __all__ = ["Listener"]
@@ -28,7 +29,7 @@ class Listener:
 
     def __init__(self, printer: PlainPrinter, sink: AudioSink | None, player: Player | None) -> None:
         self._printer = printer
-        self._sink = sink
+        self._joined = JoinedSound(sink, self._fail_joined, printer.say)
         self._player = player
         self.quit = False
         """Whether `$EXIT$` was heard."""
@@ -37,13 +38,12 @@ class Listener:
 
     def handle(self, event: Event, line: int) -> None:
         """Takes an event of input line `line`."""
+        self._joined.handle(event)
         if isinstance(event, Quit):
             self.quit = True
         elif isinstance(event, PlayFile):
             self._play_file(event.file, line)
         elif isinstance(event, Audio):
-            if self._sink is not None:
-                self._sink.write(event.samples)
             if self._player is not None:
                 self._player.play(event.samples)
         else:
@@ -67,8 +67,13 @@ class Listener:
             log.error("line %d failed", line, exc_info=error)
             self._printer.error(unexpected(error), line)
 
+    def _fail_joined(self, error: CsmReplError) -> None:
+        self.failed = True
+        self._printer.error(error)
+
     def finish(self, tracks: list[Path], *, interrupted: bool) -> None:
         """The end of the run."""
+        self._joined.end()
         for path in tracks:
             self._printer.track(str(path))
         if self._player is not None:

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 from csm_repl.audio import SAMPLE_RATE, AudioSink, open_sink
 from csm_repl.audio.player import Player, open_player
@@ -62,12 +63,13 @@ def run_pipe(settings: Settings, source: Path | None) -> ExitCode:
 @contextlib.contextmanager
 def _open_lines(source: Path | None) -> Iterator[io.BufferedReader]:
     if source is None:
-        descriptor = sys.stdin.fileno()
+        # The parent may have closed it.
+        stdin = cast("io.BufferedReader", sys.stdin.buffer if sys.stdin else io.BufferedReader(io.BytesIO()))
         # Where a shell's < began; a pipe has no place, and is not looked at.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
+            descriptor = stdin.fileno()
             _refuse_unreadable(descriptor, os.lseek(descriptor, 0, os.SEEK_CUR), "stdin")
-        assert isinstance(sys.stdin.buffer, io.BufferedReader)
-        yield sys.stdin.buffer
+        yield stdin
         return
     try:
         file = source.open("rb")

@@ -30,6 +30,16 @@ def test_a_dumb_terminal_gets_a_plain_prompt(start: Start, quick_checkpoint: Pat
     assert console.exit_code() == 0
 
 
+def test_a_paste_into_a_dumb_terminal_loses_nothing(start: Start, quick_checkpoint: Path) -> None:
+    console = start(quick_checkpoint, TERM="dumb")
+    console.see(r"^0 anna>$")
+    console.send("One.\r$SWAP$\rTwo.\rhalf")
+    console.see(r"(?s)^0 anna  One\..*^Primary speaker 1.*^1 ben  Two\..*^1 ben> half$")
+    console.send(" more.\r")
+    console.see(r"^1 ben  half more\.$")
+    assert b"\x1b" not in console.raw
+
+
 def test_a_dumb_terminal_is_left_with_ctrl_c_twice(start: Start, quick_checkpoint: Path) -> None:
     console = start(quick_checkpoint, TERM="dumb")
     console.see(r"^0 anna>$")

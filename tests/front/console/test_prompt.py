@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 from csm_repl.front.console import terminal
-from csm_repl.front.console.history import PrivateHistory
 from csm_repl.front.console.prompt import LeftByInterruptError, LinePrompt
 from csm_repl.front.jobs import Interrupts
 from tests.support.terminal import ALT_ENTER, CTRL_C, CTRL_D, CTRL_R, ENTER, F1, paste
@@ -202,29 +200,3 @@ def test_a_change_of_the_editing_mode_takes_effect(read: Read, studio: Any) -> N
 def test_bytes_that_are_no_text_do_no_harm(read: Read, keyboard: PipeInput) -> None:
     keyboard.send_bytes(b"a\xffb")
     assert read(ENTER) == "a?b"
-
-
-def test_the_history_is_remembered_and_private(tmp_path: Path) -> None:
-    path = tmp_path / "state" / "csm-repl" / "history"
-    history = PrivateHistory(path)
-    for line in ("one", "two\nlines", "two\nlines", "  ", "日本語 \udcff"):
-        history.append_string(line)
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert list(PrivateHistory(path).load_history_strings()) == ["日本語 ?", "two\nlines", "one"]
-
-
-def test_a_history_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
-    path = tmp_path / "history"
-    PrivateHistory(path).append_string("one")
-    path.chmod(0o644)
-    assert list(PrivateHistory(path).load_history_strings()) == ["one"]
-    assert path.stat().st_mode & 0o777 == 0o600
-
-
-def test_without_a_usable_file_the_history_lasts_as_long_as_the_program(tmp_path: Path) -> None:
-    blocker = tmp_path / "state"
-    blocker.write_text("a file where a folder should be")
-    history = PrivateHistory(blocker / "csm-repl" / "history")
-    assert list(history.load_history_strings()) == []
-    history.append_string("one")
-    assert history.get_strings() == ["one"]

@@ -260,6 +260,47 @@ def test_ctrl_c_in_a_pipe_keeps_what_is_done_and_exits_130(model: Path, home: Pa
     assert _takes(home) == ["001.wav"]
 
 
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_term_and_hup_end_the_run_in_order(
+    endless_checkpoint: Path, home: Path, sent: signal.Signals, code: int
+) -> None:
+    process = subprocess.Popen(
+        command(endless_checkpoint, "--max-seconds", "0.4", "-o", "all.wav"),
+        cwd=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process:
+        process.stdin.write(b"One.\n$SET max-seconds 60$\nTwo, without an end.\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        while b"Two" not in process.stderr.readline():
+            pass
+        # Service managers and closing terminals send more than one.
+        process.send_signal(sent)
+        process.send_signal(sent)
+        errors = process.stderr.read()
+        assert process.wait(timeout=60) == code
+    assert b"Stopped." in errors
+    assert b"Traceback" not in errors
+    assert "001.wav" in _takes(home)
+    assert soundfile.info(home / "all.wav").duration == pytest.approx(0.4, abs=0.01)
+    assert not list(home.rglob("*.part"))
+
+
+def test_what_is_undone_or_made_again_is_not_in_the_export(run: Run, home: Path) -> None:
+    text = "One.\nTwo.||Three.\n$UNDO$\nFour.\n$RETRY$\n"
+    done = run("--seed", "3", "-o", "all.flac", "--tracks", text=text)
+    assert done.returncode == 0, done.stderr
+    folder = next(home.glob("outputs/*"))
+    wanted = np.concatenate([read_pcm(folder / name) for name in ("001.wav", "004.wav")])
+    assert np.array_equal(soundfile.read(home / "all.flac", dtype="int16")[0], wanted)
+    assert np.array_equal(read_pcm(folder / "track-0.wav"), wanted)
+    assert not list(folder.glob("track-1*"))
+    assert len(_takes(home)) == 4 + 2 + 1  # every take is still there
+
+
 def test_nothing_is_overwritten_by_a_second_run(run: Run, home: Path) -> None:
     run(text="One.\n")
     before = {path: path.read_bytes() for path in home.glob("outputs/*/*")}

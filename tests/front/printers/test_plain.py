@@ -79,7 +79,11 @@ def test_colours_are_on_stderr_only_and_change_no_text() -> None:
         shown[color] = err.getvalue()
     assert "\x1b" not in shown[False]
     assert re.sub(r"\x1b\[\d+m", "", shown[True]) == shown[False]
-    for piece in ("\x1b[35m1 ben\x1b[0m: Hi.", "\x1b[33mA warning.", "\x1b[31mcsm-repl: line 2: Wrong."):
+    for piece in (
+        "\x1b[35m1 ben\x1b[0m: Hi.",
+        "\x1b[33mA warning.",
+        "\x1b[31mcsm-repl: input line 2: Wrong.",
+    ):
         assert piece in shown[True]
     assert all(line.count("\x1b[0m") == line.count("\x1b[") / 2 for line in shown[True].splitlines())
 
