@@ -15,7 +15,7 @@ from csm_repl.audio import SAMPLE_RATE, AudioSink, open_sink
 from csm_repl.audio.player import Player, open_player
 from csm_repl.clock import counted_stops
 from csm_repl.errors import ExitCode, LineError, OutputError, UsageError
-from csm_repl.events import Stopped
+from csm_repl.events import ScriptLine, Stopped
 from csm_repl.front.jobs import Interrupts, run_job
 from csm_repl.front.pipe.lines import LineFeed, first_unreadable, read_lines
 from csm_repl.front.pipe.listener import Listener
@@ -52,7 +52,7 @@ def run_pipe(settings: Settings, source: Path | None) -> ExitCode:
             sink = _open_sink(settings, stack)
             studio = open_studio(settings, say=printer.say)
             listener = Listener(printer, sink, _player(settings, studio, printer))
-            return _run(studio, lines, listener, is_script=source is not None)
+            return _run(studio, lines, listener, source)
         except KeyboardInterrupt:
             printer.handle(Stopped("Stopped."), 0)
             return ExitCode.INTERRUPTED
@@ -124,29 +124,30 @@ def _reader_left(printer: PlainPrinter) -> ExitCode:
     return ExitCode.SOME_LINES_FAILED
 
 
-def _run(studio: Studio, file: io.BufferedReader, listener: Listener, *, is_script: bool) -> ExitCode:
+def _run(studio: Studio, file: io.BufferedReader, listener: Listener, source: Path | None) -> ExitCode:
+    script = "-" if source is None else str(source)
     # Voices that cannot be used are said once, before the first line.
     interrupted = run_job(studio.refresh_voices(), lambda event: listener.handle(event, 0))
     if interrupted:
         pass
     elif studio.engine.n_slots > 1:
-        interrupted = SideBySide(studio, LineFeed(file, buffered=is_script), listener).run()
+        interrupted = SideBySide(studio, LineFeed(file, buffered=source is not None), listener, script).run()
     else:
-        interrupted = _run_one_by_one(studio, file, listener)
+        interrupted = _run_one_by_one(studio, file, listener, script)
     listener.finish(studio.finish(), interrupted=interrupted)
     if interrupted:
         return ExitCode.INTERRUPTED
     return ExitCode.SOME_LINES_FAILED if listener.failed else ExitCode.OK
 
 
-def _run_one_by_one(studio: Studio, file: io.BufferedReader, listener: Listener) -> bool:
+def _run_one_by_one(studio: Studio, file: io.BufferedReader, listener: Listener, script: str) -> bool:
     """Speaks line by line; whether Ctrl-C stopped it."""
     for number, text in read_lines(file):
         handle = functools.partial(listener.handle, line=number)
         try:
             if isinstance(text, LineError):
                 raise text
-            if run_job(run_line(studio, text), handle):
+            if run_job(run_line(studio, text, ScriptLine(script, number)), handle):
                 return True
         except Exception as error:
             listener.fail(error, number)
