@@ -8,6 +8,7 @@ from typing import Any, TextIO
 from csm_repl.errors import CsmReplError
 from csm_repl.events import Echo, Event, LineDone, Notice, Stopped, Table, TurnDone
 from csm_repl.front.printers.base import defused, report_line, speaker_color
+from csm_repl.front.printers.progress import StatusLine
 
 __all__ = ["JsonPrinter", "PlainPrinter"]
 
@@ -25,6 +26,7 @@ class PlainPrinter:
         quiet: only results and errors.
         verbose: details too.
         color: whether `err` gets colours; `out` never does.
+        status: stands on the terminal that the rest is written to.
     """
 
     def __init__(
@@ -35,12 +37,14 @@ class PlainPrinter:
         quiet: bool = False,
         verbose: bool = False,
         color: bool = False,
+        status: StatusLine | None = None,
     ) -> None:
         self._out = out
         self._err = err
         self._quiet = quiet
         self._verbose = verbose
         self._color = color
+        self._status = status
 
     def say(self, text: str) -> None:
         if not self._quiet:
@@ -88,6 +92,7 @@ class PlainPrinter:
 
     def _print(self, text: str) -> None:
         if self._out is not None:
+            self._clear_status()
             print(text, file=self._out, flush=True)
 
     def _note(self, text: str, style: str = "") -> None:
@@ -96,7 +101,12 @@ class PlainPrinter:
     def _styled(self, text: str, style: str) -> str:
         return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if self._color and style else text
 
+    def _clear_status(self) -> None:
+        if self._status is not None:
+            self._status.clear()
+
     def _write(self, text: str) -> None:
+        self._clear_status()
         print(text, file=self._err, flush=True)
 
 
