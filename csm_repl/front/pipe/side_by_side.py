@@ -153,6 +153,8 @@ class SideBySide:
             for line in self._running:
                 if line.job is not None and line.job.turn == event.turn:
                     line.take_in(line.job.hear(event))
+                    if isinstance(line.error, RuntimeError | MemoryError):
+                        line.error = self._studio.failure(line.job, line.error)
                     break
 
     def _report(self) -> None:
