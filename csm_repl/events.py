@@ -21,6 +21,7 @@ __all__ = [
     "Progress",
     "Quit",
     "Say",
+    "ScriptLine",
     "Stopped",
     "Table",
     "TurnDone",
@@ -39,6 +40,16 @@ class Notice:
 
     text: str
     level: Literal["detail", "info", "warning"] = "info"
+
+
+@dataclass(frozen=True)
+class ScriptLine:
+    """Where a line was read."""
+
+    file: str
+    """As the user named it; `-` is stdin."""
+    line: int
+    """From 1, comments and commands counted: not the number of a take."""
 
 
 @dataclass(frozen=True)

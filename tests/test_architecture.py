@@ -15,7 +15,7 @@ from tests.support.paths import ROOT
 
 PACKAGE = ROOT / "csm_repl"
 ROOMS = (
-    "errors", "events", "paths", "logs", "settings", "terminal",
+    "errors", "events", "clock", "paths", "logs", "settings", "terminal",
     "text", "audio", "files",
     "model", "codec", "engine", "loaded",
     "voices", "session", "outputs", "speech",
@@ -28,7 +28,7 @@ FRONT_ENDS = ("console", "pipe", "doctor")
 """They do not import each other."""
 WITHOUT_TORCH = {
     "__init__", "__main__", "cli",
-    "errors", "events", "paths", "logs", "settings", "terminal", "text", "files",
+    "errors", "events", "clock", "paths", "logs", "settings", "terminal", "text", "files",
 }  # fmt: skip
 """What must start fast: imports none of the heavy libraries when it is imported."""
 TRAIN_WITHOUT_TORCH = {f"train/{name}.py" for name in ("command", "flags", "options", "events", "run_folder")}

@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from csm_repl.clock import working_seconds
 from csm_repl.engine.limits import check_memory, check_prompt
 from csm_repl.engine.mailbox import Mailbox
 from csm_repl.engine.request import Ended, Frame, TakeEnded, TakeRequest
@@ -287,10 +287,10 @@ class Engine:
     def _prefill_take(self, take: TakeState, n: int) -> int:
         """Runs up to `n` positions of a take's prompt; how many they were."""
         slot = self._slots[_slot_of(take)]
-        started = time.perf_counter()
+        started = working_seconds()
         n_run = min(n, self._share(slot, take.prompt))
         take.hidden = slot.prefill(take.prompt, n_run)
-        take.prefill_s += time.perf_counter() - started
+        take.prefill_s += working_seconds() - started
         take.n_prefilled += n_run
         self.stats.prefilled += n_run
         if take.hidden is not None:

@@ -124,17 +124,25 @@ class Conversation:
             and (number.turn in (0, turn.position + 1) or (turn.n_turns == 1 and number.turn == 1))
         ]
 
+    def last_turns(self) -> list[ConversationTurn]:
+        """The turns of the last line, in order; empty when there is none."""
+        n_keep = len(self._turns)
+        while n_keep and self._turns[n_keep - 1].line == self._turns[-1].line:
+            n_keep -= 1
+        return self._turns[n_keep:]
+
     def undo(self) -> list[ConversationTurn]:
         """Removes all turns of the last line and returns them in order; empty when there is none.
 
         What left the context before stays out: it would have to be prefilled in front of all that is kept.
         """
-        n_keep = len(self._turns)
-        while n_keep and self._turns[n_keep - 1].line == self._turns[-1].line:
-            n_keep -= 1
-        removed = self._turns[n_keep:]
-        del self._turns[n_keep:]
+        removed = self.last_turns()
+        del self._turns[len(self._turns) - len(removed) :]
         return removed
+
+    def put_back(self, turns: Iterable[ConversationTurn]) -> None:
+        """Takes `undo` back, when nothing was added since."""
+        self._turns.extend(turns)
 
     def spans(self) -> list[ContextSpan]:
         """What is in the context, for `plan_context`: a span per piece, the `Piece` itself its key."""

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from itertools import pairwise
 
 import torch
 
+from csm_repl.clock import working_seconds
 from csm_repl.codec import Codec, chunk_sizes
 from csm_repl.engine import Engine, TakeEnded, TakeNoise, TakeRequest
 from csm_repl.errors import LineError
@@ -271,7 +271,7 @@ class Speech:
                     self._step()
 
     def _step(self) -> None:
-        started = time.perf_counter()
+        started = working_seconds()
         self._take_up()
         for turn in self._turns.values():
             if turn.slot is None and self._free:
@@ -288,7 +288,7 @@ class Speech:
             self._make_frames({turn.take: turn for turn in spoken if turn.take is not None}, started)
             self._decode([turn for turn in spoken if turn.number in self._turns], started)
         finally:
-            now = time.perf_counter()
+            now = working_seconds()
             for turn in spoken:
                 turn.elapsed_s += now - started
         for turn in spoken:
@@ -341,7 +341,7 @@ class Speech:
             turn.piece_frames.append(event.codes)
             turn.pending.append(event.codes)
             if len(turn.pending) < turn.chunk:
-                elapsed_s = turn.elapsed_s + time.perf_counter() - started
+                elapsed_s = turn.elapsed_s + working_seconds() - started
                 self._emit(turn, FrameMade(turn.number, self._generated_s(turn), elapsed_s))
 
     def _end_take(self, turn: _Turn, event: TakeEnded) -> None:
@@ -390,7 +390,7 @@ class Speech:
             turn.slot_broken = False
 
     def _hand_out(self, turn: _Turn, samples: torch.Tensor, started: float) -> None:
-        elapsed_s = turn.elapsed_s + time.perf_counter() - started
+        elapsed_s = turn.elapsed_s + working_seconds() - started
         if not len(samples):
             self._emit(turn, FrameMade(turn.number, self._generated_s(turn), elapsed_s))
             return

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csm_repl.errors import LineError, UsageError
-from csm_repl.events import Event, Notice, PlayFile, Quit, Table
+from csm_repl.events import Event, Notice, PlayFile, Quit, ScriptLine, Table
 from csm_repl.session.numbers import TakeNumber
 from csm_repl.settings import LAST_SPEAKER, SettingSpec, parse_value, spec, specs
 from csm_repl.text.grammar import Command, Line, closest, parse
@@ -76,8 +76,13 @@ def bare_word_hint(text: str) -> str | None:
     return f"Nothing was spoken. Commands stand between dollar signs: {command.usage}.{spoken}"
 
 
-def run_line(studio: Studio, text: str) -> Iterator[Event]:
+def run_line(studio: Studio, text: str, script: ScriptLine | None = None) -> Iterator[Event]:
     """Whatever a line of input means: speaks it, runs it as a command, or does nothing.
+
+    Args:
+        studio: speaks it.
+        text: of the line.
+        script: where it was read; None: somebody typed it.
 
     Raises:
         CsmReplError: as `Studio.speak` and `run_command`.
@@ -86,7 +91,7 @@ def run_line(studio: Studio, text: str) -> Iterator[Event]:
     if isinstance(parsed, Command):
         yield from run_command(studio, parsed)
     else:
-        yield from studio.speak(parsed)
+        yield from studio.speak(parsed, script=script)
 
 
 def parse_input(text: str, *, offsets: bool = True) -> Command | Line:
@@ -370,9 +375,11 @@ def _undo(studio: Studio, args: str) -> Iterator[Event]:
     """drops the last line's turns from the context; files stay"""
     removed = studio.undo()
     if not removed:
-        raise LineError("There is nothing to undo.", "The conversation is empty.")
+        raise LineError("There is nothing to undo.", "No line is in the conversation.")
     yield studio.withdraw(removed)
-    yield Notice(f"Dropped {_count(len(removed), 'turn')} from the context. The files stay.")
+    yield Notice(
+        f"Dropped line {removed[0].line} ({_count(len(removed), 'turn')}) from the context. The files stay."
+    )
 
 
 @_command()

@@ -18,6 +18,7 @@ from csm_repl.events import (
     LineDone,
     Notice,
     Progress,
+    ScriptLine,
     Stopped,
     TurnDone,
     TurnStarted,
@@ -78,6 +79,7 @@ class LineJob:
         notices: warnings that go with the echo.
         heard: what the first of them hears.
         names: of all speakers, for notices.
+        script: where the line was read.
         seeds: one for each turn.
         files: of the line.
         settings: as they are now.
@@ -93,6 +95,7 @@ class LineJob:
         notices: Sequence[str],
         heard: Heard,
         names: Mapping[int, str],
+        script: ScriptLine | None,
         seeds: Iterator[int],
         files: LineFiles,
         settings: Settings,
@@ -104,6 +107,7 @@ class LineJob:
         self._notices = notices
         self._heard = heard
         self._names = names
+        self._script = script
         self._seeds = seeds
         self._files = files
         self._settings = settings
@@ -112,7 +116,7 @@ class LineJob:
         self._speech = speech
         self._rate = speech.codec.sample_rate
         self._index = 0
-        self._number = 0
+        self.number = 0
         """Of the line, once a turn of it is in its file."""
         self._seed = 0
         self._done: list[TurnDone] = []
@@ -236,8 +240,8 @@ class LineJob:
         self._parts.append(result.samples)
         self._done.append(done)
         # Should a name have been taken meanwhile, the line's later files have another number.
-        self._number = self._number or self._files.number
-        self.spoken.append(SpokenTurn(turn, done, result, self._number))
+        self.number = self.number or self._files.number
+        self.spoken.append(SpokenTurn(turn, done, result, self.number))
         yield done
         self._index += 1
         if self._index < len(self._turns):
@@ -250,7 +254,9 @@ class LineJob:
     def _end_line(self) -> LineDone:
         whole, file = torch.cat(self._parts), self._done[0].file
         if len(self._turns) > 1:
-            file = self._files.save_joined(whole, self._rate, joined_meta(self._done, self._model))
+            file = self._files.save_joined(
+                whole, self._rate, joined_meta(self._done, self._model, self._script)
+            )
         return LineDone(self._files.number, file, len(whole) / self._rate, tuple(self._done))
 
     def _save(self, result: TurnResult, ended: HowItEnded) -> TurnDone:
@@ -266,6 +272,7 @@ class LineJob:
             seconds=seconds,
             n_frames=result.codes.shape[1],
             timings=result.timings,
+            script=self._script,
         )
         file = self._files.save_turn(
             result.samples,

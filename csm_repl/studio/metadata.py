@@ -9,7 +9,7 @@ from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from csm_repl.events import TurnDone
+from csm_repl.events import ScriptLine, TurnDone
 from csm_repl.loaded import ModelInfo
 from csm_repl.settings import Settings
 from csm_repl.speech import TakeTimings
@@ -48,6 +48,7 @@ def turn_meta(
     seconds: float,
     n_frames: int,
     timings: TakeTimings,
+    script: ScriptLine | None,
 ) -> dict[str, Any]:
     """The JSON beside a take; with it the take can be made again."""
     return {
@@ -70,11 +71,12 @@ def turn_meta(
             "prefill_s": round(timings.prefill_s, 4),
             "real_time_factor": round(timings.elapsed_s / seconds, 4) if seconds else None,
         },
+        **_script(script),
         "created": _now(),
     }
 
 
-def joined_meta(turns: Sequence[TurnDone], model: ModelInfo) -> dict[str, Any]:
+def joined_meta(turns: Sequence[TurnDone], model: ModelInfo, script: ScriptLine | None) -> dict[str, Any]:
     """The JSON beside a joined line."""
     return {
         "text": " || ".join(turn.text for turn in turns),
@@ -83,6 +85,7 @@ def joined_meta(turns: Sequence[TurnDone], model: ModelInfo) -> dict[str, Any]:
         "turns": [
             {
                 "file": turn.file.name,
+                "number": turn.number,
                 "text": turn.text,
                 "speaker": turn.speaker,
                 "voice": turn.voice,
@@ -92,8 +95,13 @@ def joined_meta(turns: Sequence[TurnDone], model: ModelInfo) -> dict[str, Any]:
             }
             for turn in turns
         ],
+        **_script(script),
         "created": _now(),
     }
+
+
+def _script(script: ScriptLine | None) -> dict[str, Any]:
+    return {"script": {"file": script.file, "line": script.line} if script is not None else None}
 
 
 def _model(model: ModelInfo) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import torch
 from csm_repl.codec import Codec
 from csm_repl.engine import Engine
 from csm_repl.errors import LineError, OutOfMemoryError
-from csm_repl.events import Event, Notice, Withdrawn
+from csm_repl.events import Event, Notice, ScriptLine, Withdrawn
 from csm_repl.loaded import LoadedModel
 from csm_repl.model.device import less_memory, out_of_memory
 from csm_repl.outputs.takes import TakeFolder
@@ -31,7 +31,7 @@ from csm_repl.settings import LAST_SPEAKER, Origin, Settings
 from csm_repl.speech import Heard, Planner, Speech, SpeechEvent
 from csm_repl.studio.line import LineJob, LineTurn, SpokenTurn
 from csm_repl.studio.voiceless import voiceless_notice
-from csm_repl.text.grammar import Line
+from csm_repl.text.grammar import Line, Turn
 from csm_repl.voices import VoiceFolder
 
 __all__ = ["Studio"]
@@ -39,10 +39,13 @@ __all__ = ["Studio"]
 
 @dataclass(frozen=True)
 class _Spoken:
-    """A line and who was the primary speaker when it was spoken; what `$RETRY$` needs."""
+    """A line that was begun; what `$RETRY$` needs."""
 
     line: Line
     primary: int
+    """The primary speaker then."""
+    script: ScriptLine | None
+    job: LineJob
 
 
 class Studio:
@@ -120,7 +123,9 @@ class Studio:
 
     # --- lines ----------------------------------------------------------------------------------------
 
-    def speak(self, line: Line, *, primary: int | None = None) -> Iterator[Event]:
+    def speak(
+        self, line: Line, *, primary: int | None = None, script: ScriptLine | None = None
+    ) -> Iterator[Event]:
         """Speaks the turns of a line, in order.
 
         Raises:
@@ -131,7 +136,7 @@ class Studio:
         if line.empty:
             return
         yield from self.refresh_voices()
-        job = self.begin(line, primary=primary)
+        job = self.begin(line, primary=primary, script=script)
         try:
             yield from self._run(job)
         except KeyboardInterrupt:
@@ -147,7 +152,7 @@ class Studio:
                 job.drop()
             self.commit(job)
 
-    def begin(self, line: Line, *, primary: int | None = None) -> LineJob:
+    def begin(self, line: Line, *, primary: int | None = None, script: ScriptLine | None = None) -> LineJob:
         """A line that is ready to be spoken, with the voices as they were last seen.
 
         It takes its number now; an independent one its seeds too, in the order of the calls. So any number of
@@ -156,6 +161,7 @@ class Studio:
         Args:
             line: not empty.
             primary: the speaker that offsets count from; None: the primary speaker.
+            script: where the line was read.
 
         Raises:
             LineError: a speaker below 0, or above the last one.
@@ -183,6 +189,7 @@ class Studio:
             notices=self._voiceless(line, primary),
             heard=heard,
             names={speaker: self.voice(speaker) for speaker in known},
+            script=script,
             seeds=seeds,
             files=self.takes.begin_line(len(turns)),
             settings=self.settings,
@@ -190,7 +197,7 @@ class Studio:
             planner=self.planner,
             speech=self.speech,
         )
-        self._last = _Spoken(line, primary)
+        self._last = _Spoken(line, primary, script, job)
         return job
 
     def _voiceless(self, line: Line, primary: int) -> list[str]:
@@ -264,12 +271,44 @@ class Studio:
         return self._too_big(error) if out_of_memory(error) else error
 
     def retry(self) -> Iterator[Event]:
-        """Drops the last line's turns from the context and speaks them again with new seeds."""
-        if self._last is None:
+        """Speaks the last line again with new seeds, in place of its turns in the conversation.
+
+        Where nothing comes of it, because it is stopped or fails before the end of its first turn, the turns
+        that there were stay.
+
+        Raises:
+            LineError: there is no line; otherwise as `speak`.
+        """
+        last, turns = self._last, self.conversation.last_turns()
+        if last is not None:
+            # Of a line that came to nothing there are none.
+            turns = [turn for turn in turns if turn.line == last.job.number]
+            line, primary, script = last.line, last.primary, last.script
+        elif turns:
+            # Loaded, or the last one after an `undo`.
+            line = Line(tuple(Turn(turn.position, turn.text, turn.speaker, True) for turn in turns))
+            primary, script = 0, None
+        else:
             raise LineError("There is no line to speak again.", "Type one first.")
-        last = self._last
-        yield self.withdraw(self.conversation.undo())
-        yield from self.speak(last.line, primary=last.primary)
+        if turns:
+            self.conversation.undo()
+        n_before = len(self.conversation)
+        error = None
+        try:
+            yield from self.speak(line, primary=primary, script=script)
+        except Exception as caught:
+            error = caught
+        finally:
+            replaced = len(self.conversation) > n_before
+            if not replaced:
+                self.conversation.put_back(turns)
+                self._last = last
+        if turns and replaced:
+            yield self.withdraw(turns)
+        elif turns:
+            yield Notice(f"Line {turns[0].line} stays as it was.")
+        if error is not None:
+            raise error
 
     def undo(self) -> list[ConversationTurn]:
         """Drops the last line's turns from the context; files stay."""

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+from csm_repl import clock
+
 __all__ = ["drop_typed", "echoing_keys", "orderly_suspend", "silent_keys", "take_held"]
 
 _SHOW_CURSOR = b"\x1b[?25h"
@@ -56,10 +58,8 @@ def orderly_suspend() -> Iterator[None]:
             # A live line hides it. Not through sys.stdout, which may be in the middle of a write.
             with contextlib.suppress(OSError):
                 os.write(sys.stdout.fileno(), _SHOW_CURSOR)
-        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-        signal.raise_signal(signal.SIGTSTP)
+        clock.suspend()
         # Here the program goes on, in the foreground or behind the shell.
-        signal.signal(signal.SIGTSTP, suspend)
         if _in_foreground():
             _silence()
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from csm_repl.audio import AudioSink, read_audio, to_mono
+from csm_repl.audio import SAMPLE_RATE, AudioSink, read_audio, resample, to_mono
 from csm_repl.audio.player import Player
 from csm_repl.errors import CsmReplError
 from csm_repl.events import Audio, Event, LineDone, Notice, PlayFile, Quit
 from csm_repl.front.jobs import unexpected
 from csm_repl.front.joined import JoinedSound
-from csm_repl.front.printers import PlainPrinter
+from csm_repl.front.printers import PlainPrinter, ScriptProgress
 
 __all__ = ["Listener"]
 
@@ -25,12 +25,20 @@ class Listener:
         printer: shows results and notices.
         sink: the file of the whole run.
         player: plays while lines are spoken.
+        progress: counts lines for whoever watches.
     """
 
-    def __init__(self, printer: PlainPrinter, sink: AudioSink | None, player: Player | None) -> None:
+    def __init__(
+        self,
+        printer: PlainPrinter,
+        sink: AudioSink | None,
+        player: Player | None,
+        progress: ScriptProgress | None = None,
+    ) -> None:
         self._printer = printer
         self._joined = JoinedSound(sink, self._fail_joined, printer.say)
         self._player = player
+        self._progress = progress
         self.quit = False
         """Whether `$EXIT$` was heard."""
         self.failed = False
@@ -50,6 +58,8 @@ class Listener:
             if isinstance(event, LineDone) and self._player is not None:
                 self._player.end()
             self._printer.handle(event, line)
+        if self._progress is not None:
+            self._progress.hear(event, line)
 
     def fail(self, error: Exception, line: int) -> None:
         """Reports an error of input line `line`; the next lines can still be spoken.
@@ -62,10 +72,12 @@ class Listener:
         self.failed = True
         if isinstance(error, CsmReplError):
             log.info("line %d failed", line, exc_info=error)
-            self._printer.error(error, line)
         else:
             log.error("line %d failed", line, exc_info=error)
-            self._printer.error(unexpected(error), line)
+            error = unexpected(error)
+        self._printer.error(error, line)
+        if self._progress is not None:
+            self._progress.fail(error.cause, line)
 
     def _fail_joined(self, error: CsmReplError) -> None:
         self.failed = True
@@ -80,6 +92,8 @@ class Listener:
             if not interrupted:
                 self._player.wait()
             self._player.close()
+        if self._progress is not None:
+            self._progress.finish()
 
     def _play_file(self, file: Path, line: int) -> None:
         if self._player is None:
@@ -87,6 +101,6 @@ class Listener:
                 Notice(f"{file} is not played: this run has no playback (see --play)."), line
             )
             return
-        samples, _ = read_audio(file)
-        self._player.play(to_mono(samples))
+        samples, rate = read_audio(file)
+        self._player.play(resample(to_mono(samples), rate, SAMPLE_RATE))
         self._player.end()

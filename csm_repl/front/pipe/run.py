@@ -13,16 +13,19 @@ from typing import cast
 
 from csm_repl.audio import SAMPLE_RATE, AudioSink, open_sink
 from csm_repl.audio.player import Player, open_player
+from csm_repl.clock import counted_stops
 from csm_repl.errors import ExitCode, LineError, OutputError, UsageError
-from csm_repl.events import Stopped
+from csm_repl.events import ScriptLine, Stopped
 from csm_repl.front.jobs import Interrupts, run_job
 from csm_repl.front.pipe.lines import LineFeed, first_unreadable, read_lines
 from csm_repl.front.pipe.listener import Listener
 from csm_repl.front.pipe.side_by_side import SideBySide
-from csm_repl.front.printers import JsonPrinter, PlainPrinter
+from csm_repl.front.printers import JsonPrinter, PlainPrinter, ScriptProgress, StatusLine
 from csm_repl.settings import Settings
 from csm_repl.studio import Studio, open_studio
-from csm_repl.studio.commands import run_line
+from csm_repl.studio.commands import parse_input, run_line
+from csm_repl.text.duration import expected_seconds
+from csm_repl.text.grammar import Line
 
 __all__ = ["run_pipe"]
 
@@ -35,22 +38,29 @@ def run_pipe(settings: Settings, source: Path | None) -> ExitCode:
     """
     to_stdout = settings.out_file == "-"
     kind = JsonPrinter if settings.json else PlainPrinter
+    watched = not settings.quiet and sys.stderr is not None and sys.stderr.isatty()
+    status = StatusLine(sys.stderr) if watched and os.environ.get("TERM", "dumb") != "dumb" else None
     printer = kind(
         None if to_stdout else sys.stdout,
         sys.stderr,
         quiet=settings.quiet,
         verbose=settings.verbose,
         color=settings.color == "always",
+        status=status,
     )
     with contextlib.ExitStack() as stack:
         stack.enter_context(Interrupts())
+        stack.enter_context(counted_stops())
         try:
             # A script that is not there and an output that cannot be written are said before the model loads.
             lines = stack.enter_context(_open_lines(source))
             sink = _open_sink(settings, stack)
             studio = open_studio(settings, say=printer.say)
-            listener = Listener(printer, sink, _player(settings, studio, printer))
-            return _run(studio, lines, listener, is_script=source is not None)
+            progress = None
+            if watched:
+                progress = ScriptProgress(_expected(source, settings), status, printer.say)
+            listener = Listener(printer, sink, _player(settings, studio, printer), progress)
+            return _run(studio, lines, listener, source)
         except KeyboardInterrupt:
             printer.handle(Stopped("Stopped."), 0)
             return ExitCode.INTERRUPTED
@@ -95,6 +105,25 @@ def _refuse_unreadable(descriptor: int, start: int, name: str) -> None:
         raise UsageError(f"The script {name} is not spoken: line {number}: {error.cause}", error.remedy)
 
 
+def _expected(source: Path | None, settings: Settings) -> dict[int, float] | None:
+    """Input line -> about how many seconds it will be; None: nobody knows what will come."""
+    if source is None or not source.is_file():
+        return None
+    seconds: dict[int, float] = {}
+    with source.open("rb") as file:
+        for number, text in read_lines(file):
+            try:
+                parsed = (
+                    parse_input(text, offsets=settings.offsets == "on") if isinstance(text, str) else None
+                )
+            except LineError:
+                parsed = None
+            if parsed is None or (isinstance(parsed, Line) and not parsed.empty):
+                turns = parsed.turns if parsed is not None else ()
+                seconds[number] = sum(expected_seconds(turn.text) for turn in turns)
+    return seconds
+
+
 def _open_sink(settings: Settings, stack: contextlib.ExitStack) -> AudioSink | None:
     if settings.out_file is None:
         return None
@@ -122,29 +151,30 @@ def _reader_left(printer: PlainPrinter) -> ExitCode:
     return ExitCode.SOME_LINES_FAILED
 
 
-def _run(studio: Studio, file: io.BufferedReader, listener: Listener, *, is_script: bool) -> ExitCode:
+def _run(studio: Studio, file: io.BufferedReader, listener: Listener, source: Path | None) -> ExitCode:
+    script = "-" if source is None else str(source)
     # Voices that cannot be used are said once, before the first line.
     interrupted = run_job(studio.refresh_voices(), lambda event: listener.handle(event, 0))
     if interrupted:
         pass
     elif studio.engine.n_slots > 1:
-        interrupted = SideBySide(studio, LineFeed(file, buffered=is_script), listener).run()
+        interrupted = SideBySide(studio, LineFeed(file, buffered=source is not None), listener, script).run()
     else:
-        interrupted = _run_one_by_one(studio, file, listener)
+        interrupted = _run_one_by_one(studio, file, listener, script)
     listener.finish(studio.finish(), interrupted=interrupted)
     if interrupted:
         return ExitCode.INTERRUPTED
     return ExitCode.SOME_LINES_FAILED if listener.failed else ExitCode.OK
 
 
-def _run_one_by_one(studio: Studio, file: io.BufferedReader, listener: Listener) -> bool:
+def _run_one_by_one(studio: Studio, file: io.BufferedReader, listener: Listener, script: str) -> bool:
     """Speaks line by line; whether Ctrl-C stopped it."""
     for number, text in read_lines(file):
         handle = functools.partial(listener.handle, line=number)
         try:
             if isinstance(text, LineError):
                 raise text
-            if run_job(run_line(studio, text), handle):
+            if run_job(run_line(studio, text, ScriptLine(script, number)), handle):
                 return True
         except Exception as error:
             listener.fail(error, number)

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from csm_repl.errors import LineError
-from csm_repl.events import Event, LineDone, Progress, Stopped, TurnDone
+from csm_repl.events import Event, LineDone, Progress, ScriptLine, Stopped, TurnDone
 from csm_repl.front.jobs import run_job
 from csm_repl.front.pipe.lines import LineFeed
 from csm_repl.front.pipe.listener import Listener
@@ -67,12 +67,14 @@ class SideBySide:
         studio: of independent lines.
         feed: where lines come from.
         listener: takes their events, in order.
+        script: what the feed reads, as the user named it.
     """
 
-    def __init__(self, studio: Studio, feed: LineFeed, listener: Listener) -> None:
+    def __init__(self, studio: Studio, feed: LineFeed, listener: Listener, script: str = "-") -> None:
         self._studio = studio
         self._feed = feed
         self._listener = listener
+        self._script = script
         self._begun: deque[_Begun] = deque()
         self._command: tuple[int, str] | None = None
         """It waits for the lines before it."""
@@ -134,7 +136,7 @@ class SideBySide:
         for event in self._studio.refresh_voices():
             line.events.append(event)
             self._report_events()
-        line.job = self._studio.begin(parsed)
+        line.job = self._studio.begin(parsed, script=ScriptLine(self._script, line.number))
         line.take_in(line.job.start())
 
     def _advance(self) -> None:
@@ -151,6 +153,8 @@ class SideBySide:
             for line in self._running:
                 if line.job is not None and line.job.turn == event.turn:
                     line.take_in(line.job.hear(event))
+                    if isinstance(line.error, RuntimeError | MemoryError):
+                        line.error = self._studio.failure(line.job, line.error)
                     break
 
     def _report(self) -> None:

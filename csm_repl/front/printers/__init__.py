@@ -2,5 +2,15 @@
 
 from csm_repl.front.printers.base import Printer, defused, ended_text, report_line
 from csm_repl.front.printers.plain import JsonPrinter, PlainPrinter
+from csm_repl.front.printers.progress import ScriptProgress, StatusLine
 
-__all__ = ["JsonPrinter", "PlainPrinter", "Printer", "defused", "ended_text", "report_line"]
+__all__ = [
+    "JsonPrinter",
+    "PlainPrinter",
+    "Printer",
+    "ScriptProgress",
+    "StatusLine",
+    "defused",
+    "ended_text",
+    "report_line",
+]

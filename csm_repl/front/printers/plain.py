@@ -10,6 +10,7 @@ from csm_repl.audio import output_error
 from csm_repl.errors import CsmReplError, OutputError
 from csm_repl.events import Echo, Event, LineDone, Notice, Stopped, Table, TurnDone
 from csm_repl.front.printers.base import defused, report_line, speaker_color
+from csm_repl.front.printers.progress import StatusLine
 
 __all__ = ["JsonPrinter", "PlainPrinter"]
 
@@ -27,6 +28,7 @@ class PlainPrinter:
         quiet: only results and errors.
         verbose: details too.
         color: whether `err` gets colours; `out` never does.
+        status: stands on the terminal that the rest is written to.
     """
 
     def __init__(
@@ -37,12 +39,14 @@ class PlainPrinter:
         quiet: bool = False,
         verbose: bool = False,
         color: bool = False,
+        status: StatusLine | None = None,
     ) -> None:
         self._out = out
         self._err = err
         self._quiet = quiet
         self._verbose = verbose
         self._color = color
+        self._status = status
 
     def say(self, text: str) -> None:
         if not self._quiet:
@@ -91,6 +95,7 @@ class PlainPrinter:
     def _print(self, text: str) -> None:
         if self._out is None:
             return
+        self._clear_status()
         try:
             print(text, file=self._out, flush=True)
         except BrokenPipeError:
@@ -104,7 +109,12 @@ class PlainPrinter:
     def _styled(self, text: str, style: str) -> str:
         return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if self._color and style else text
 
+    def _clear_status(self) -> None:
+        if self._status is not None:
+            self._status.clear()
+
     def _write(self, text: str) -> None:
+        self._clear_status()
         # A report that nobody can get is no reason to lose the take.
         with contextlib.suppress(OSError):
             print(text, file=self._err, flush=True)

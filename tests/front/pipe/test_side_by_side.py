@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from csm_repl.errors import OutputError
+from csm_repl.errors import OutOfMemoryError, OutputError
 from csm_repl.events import Audio, Echo, Event, LineDone, Notice, Stopped, Table, TurnDone
 from csm_repl.front.pipe.lines import LineFeed
 from csm_repl.front.pipe.listener import Listener
@@ -191,6 +191,28 @@ def test_a_failing_step_costs_one_line_and_frees_its_slot(
     assert len(notes.errors) == 1
     assert len(notes.of(LineDone)) == 3
     assert studio.engine.n_open == 0
+
+
+@pytest.mark.parametrize("error", [ValueError("no plan"), RuntimeError("no plan"), MemoryError()])
+def test_a_context_that_cannot_be_planned_costs_its_own_line(
+    speak: Speak, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """It came up in the step of all lines, and the oldest was blamed."""
+    from csm_repl.speech import Planner
+
+    plan = Planner.plan
+
+    def failing(self: Planner, *heard: Any, **named: Any) -> Any:
+        if tuple(named["ids"]) == self.ids(0, "Bad."):
+            raise error
+        return plan(self, *heard, **named)
+
+    monkeypatch.setattr(Planner, "plan", failing)
+    _, notes, _ = speak(["One.", "Two.", "Bad.", "Four."])
+    assert [line for line, _ in notes.errors] == [3]
+    assert [line for line, event in notes.events if isinstance(event, LineDone)] == [1, 2, 4]
+    if isinstance(error, MemoryError):
+        assert isinstance(notes.errors[0][1], OutOfMemoryError)
 
 
 def test_a_listener_that_fails_costs_its_line(speak: Speak) -> None:
