@@ -8,17 +8,19 @@ from pathlib import Path
 
 import torch
 
-from csm_repl.codec import Codec, load_codec
+from csm_repl.codec import Codec, MimiCodec, load_codec
 from csm_repl.engine import Engine, open_engine
 from csm_repl.errors import OutOfMemoryError
 from csm_repl.events import Say
-from csm_repl.files.checkpoint import find_checkpoint
+from csm_repl.files.checkpoint import CODEC_PREFIX, find_checkpoint
 from csm_repl.files.config import ModelConfig
 from csm_repl.files.hub import ModelFiles
+from csm_repl.files.json_files import read_config
 from csm_repl.model.device import Placement, less_memory, numbers_text, out_of_memory
 from csm_repl.model.layers import native
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.model.weights.convert import load_csm
+from csm_repl.model.weights.tensors import get_tensor, open_weights
 
 __all__ = ["LoadedModel", "ModelInfo", "open_codec", "open_model", "open_tokenizer"]
 
@@ -60,7 +62,17 @@ def open_tokenizer(files: ModelFiles, config: ModelConfig) -> Tokenizer:
 
 def open_codec(files: ModelFiles, config: ModelConfig, device: torch.device) -> Codec:
     """Raises CheckpointError: it is missing, unknown, or another model's."""
-    return load_codec(files.codec, files.codec_config, n_codebooks=config.n_codebooks, device=device)
+    if files.codec is not None:
+        return load_codec(files.codec, files.codec_config, n_codebooks=config.n_codebooks, device=device)
+    sizes = read_config(files.folder / "config.json").get("codec_config") or {}
+    with open_weights(find_checkpoint(files.folder)) as source:
+        return MimiCodec.load_inside(
+            files.folder,
+            lambda name: get_tensor(source, CODEC_PREFIX + name),
+            sizes,
+            n_codebooks=config.n_codebooks,
+            device=device,
+        )
 
 
 def open_model(

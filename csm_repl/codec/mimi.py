@@ -9,13 +9,14 @@ import contextlib
 import hashlib
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from csm_repl.codec.base import DecodeStream, DecodeStreams
+from csm_repl.codec.mimi_names import moshi_config, moshi_state
 from csm_repl.codec.mimi_streams import MimiStreams
 from csm_repl.codec.slots import single_stream
 from csm_repl.errors import CheckpointError
@@ -75,28 +76,44 @@ class MimiCodec:
         Raises:
             CheckpointError: the file is missing, corrupt, of another shape, or has too few codebooks.
         """
-        loaders = _loaders()
-        try:
-            sizes = dict(loaders._mimi_config if config is None else config)
-            total = int(sizes["quantizer"]["n_q"])
-            if n_codebooks > total:
-                raise CheckpointError(
-                    f"The model speaks {n_codebooks} codebooks and the codec in {weights} has {total}.",
-                    "Put the mimi.safetensors that belongs to the model into its folder.",
-                )
-            # moshi draws initial values, which the file overwrites; the caller's generators stay as they are.
-            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                model = loaders.get_mimi(weights, sizes, device=str(device), num_codebooks=n_codebooks)
-        except CheckpointError:
-            raise
-        except Exception as error:  # moshi, torch and safetensors each raise their own
-            raise CheckpointError(
-                f"The codec in {weights} cannot be loaded: {_short(error)}",
-                f"It must be Mimi in moshi's names, as in {MIMI_REPO}. Download it again.",
-            ) from error
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
+        with _own_errors(weights):
+            sizes = published_config() if config is None else dict(config)
+            model = _built(sizes, weights, n_codebooks=n_codebooks, device=device, file=weights)
         return cls(model, n_codebooks=n_codebooks, weights_id=_fingerprint(weights))
+
+    @classmethod
+    def load_inside(
+        cls,
+        folder: Path,
+        get: Callable[[str], torch.Tensor],
+        config: Mapping[str, Any],
+        *,
+        n_codebooks: int,
+        device: torch.device,
+    ) -> MimiCodec:
+        """Reads the codec inside a CSM in transformers' layout.
+
+        Args:
+            folder: the model's, for messages.
+            get: gives a tensor of `MimiModel` by its name; KeyError where there is none.
+            config: the model's `codec_config`.
+            n_codebooks, device: as in `load`.
+
+        Raises:
+            CheckpointError: as `load`.
+        """
+        with _own_errors(folder):
+            sizes = moshi_config(config, published_config())
+            model = _built(sizes, folder, n_codebooks=n_codebooks, device=device)
+            digest = hashlib.sha256()
+
+            def noted(name: str) -> torch.Tensor:
+                tensor = get(name).to(device=device, dtype=torch.float32)
+                digest.update(name.encode() + tensor.flatten()[:1024].cpu().numpy().tobytes())
+                return tensor
+
+            model.load_state_dict(moshi_state(noted, sorted(model.state_dict()), sizes))
+        return cls(model, n_codebooks=n_codebooks, weights_id=digest.hexdigest()[:12])
 
     @torch.inference_mode()
     def encode(self, samples: torch.Tensor) -> torch.Tensor:
@@ -124,6 +141,43 @@ class MimiCodec:
     def _aside(self) -> contextlib.AbstractContextManager[Any]:
         """All of the model's work is done in here: on a GPU beside the language model's, not behind it."""
         return contextlib.nullcontext() if self._cuda_stream is None else torch.cuda.stream(self._cuda_stream)
+
+
+def _built(
+    sizes: Mapping[str, Any],
+    where: Path,
+    *,
+    n_codebooks: int,
+    device: torch.device,
+    file: Path | None = None,
+) -> Any:
+    """moshi's module, with the weights of `file` if there is one."""
+    total = int(sizes["quantizer"]["n_q"])
+    if n_codebooks > total:
+        raise CheckpointError(
+            f"The model speaks {n_codebooks} codebooks and the codec in {where} has {total}.",
+            "Put the mimi.safetensors that belongs to the model into its folder.",
+        )
+    # moshi draws initial values, which the weights overwrite; the caller's generators stay as they are.
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        model = _loaders().get_mimi(file, sizes, device=str(device), num_codebooks=n_codebooks)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    return model
+
+
+@contextlib.contextmanager
+def _own_errors(where: Path) -> Iterator[None]:
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:  # moshi, torch and safetensors each raise their own
+        raise CheckpointError(
+            f"The codec in {where} cannot be loaded: {_short(error)}",
+            f"It must be Mimi in moshi's names, as in {MIMI_REPO}, or inside a model of transformers. "
+            "Download it again.",
+        ) from error
 
 
 def _side_stream(device: torch.device) -> torch.cuda.Stream | None:

@@ -13,7 +13,11 @@ from csm_repl.files.config import ModelConfig, is_original, parse_config
 from csm_repl.files.json_files import DOWNLOAD_AGAIN, read_config
 from csm_repl.files.layouts import ORIGINAL, TRANSFORMERS, recipes
 
-__all__ = ["DOWNLOAD_AGAIN", "Checkpoint", "find_checkpoint", "shard_names", "weight_names"]
+__all__ = ["CODEC_PREFIX", "Checkpoint", "find_checkpoint", "has_codec", "shard_names", "weight_names"]
+
+
+CODEC_PREFIX = "codec_model."
+"""Before the names of a codec inside a model, in transformers' layout."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,22 @@ def _has_transformers_names(path: Path) -> bool:
             return "backbone_model.norm.weight" in handle.keys()  # noqa: SIM118 - a handle is no mapping
     except (OSError, SafetensorError):
         return False  # said when it is loaded
+
+
+def has_codec(checkpoint: Checkpoint) -> bool:
+    """Whether the weights of a model in transformers' layout hold its codec too."""
+    from safetensors import SafetensorError, safe_open
+
+    if checkpoint.layout != TRANSFORMERS:
+        return False
+    for path in checkpoint.weights:
+        try:
+            with safe_open(path, framework="pt") as handle:
+                if any(name.startswith(CODEC_PREFIX) for name in handle.keys()):  # noqa: SIM118 - no mapping
+                    return True
+        except (OSError, SafetensorError):
+            pass  # said when it is loaded
+    return False
 
 
 def shard_names(index: Mapping[str, Any], *, source: str) -> tuple[str, ...]:

@@ -159,8 +159,8 @@ def _rope(
     found = RopeConfig(
         base=_real(base, "rope_theta", 2.0, 1e12),
         factor=_real(factor, "rope factor", 1.0, 1e6),
-        low_freq_factor=_real(low, "low_freq_factor", 1e-3, 1e6),
-        high_freq_factor=_real(high, "high_freq_factor", 1e-3, 1e6),
+        low_freq_factor=_real(low, "low_freq_factor", 1e-9, 1e6),
+        high_freq_factor=_real(high, "high_freq_factor", 1e-9, 1e6),
         original_context=_whole(original_context, "original_max_position_embeddings", 2**30),
     )
     if found.high_freq_factor <= found.low_freq_factor:

@@ -17,15 +17,26 @@ from typing import Any
 from csm_repl.errors import CheckpointError, HubError
 from csm_repl.events import Say
 from csm_repl.files.builtin import BUILTIN_MODEL, builtin_folder
-from csm_repl.files.checkpoint import find_checkpoint, shard_names, weight_names
+from csm_repl.files.checkpoint import (
+    CODEC_PREFIX,
+    find_checkpoint,
+    has_codec,
+    shard_names,
+    weight_names,
+)
 from csm_repl.files.companions import MIMI_FILE, MIMI_REPO, TOKENIZER_MIRROR
 from csm_repl.files.json_files import read_config
+from csm_repl.files.layouts import TRANSFORMERS
 
 __all__ = ["DEFAULT_MODEL", "ModelFiles", "find_companions", "find_model", "hub_login"]
 
 DEFAULT_MODEL = "sesame/csm-1b"
 CODEC_FILES = ("mimi.safetensors", "codec.safetensors")
 """Under which a model may bring its own codec; the first one that is there counts."""
+_UNGATED = (
+    " Or use the ungated copy in transformers' layout that transformers' own model card used: "
+    "--model eustlb/csm-1b."
+)
 log = logging.getLogger(__name__)
 
 
@@ -36,7 +47,8 @@ class ModelFiles:
     folder: Path
     """Has config.json and the weights."""
     tokenizer: Path
-    codec: Path
+    codec: Path | None
+    """None: it is inside the model's weights."""
     codec_config: Path | None
     name: str
     revision: str | None
@@ -74,8 +86,7 @@ def find_model(
     folder = builtin_folder() if model == BUILTIN_MODEL else Path(model).expanduser()
     hub = _Hub(offline=offline, token=token, say=say)
     if model and folder.is_dir():
-        find_checkpoint(folder)
-        tokenizer, codec = _companions(folder, hub)
+        tokenizer, codec = _companions(folder, hub, inside=has_codec(find_checkpoint(folder)))
         return ModelFiles(folder, tokenizer, codec, _optional(folder / "codec.json"), folder.name, None)
     if model == BUILTIN_MODEL:
         raise CheckpointError(
@@ -117,20 +128,24 @@ def _optional(path: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def _companions(folder: Path, hub: _Hub) -> tuple[Path, Path]:
-    """Tokenizer and codec weights: the folder's own, else the published ones."""
+def _companions(folder: Path, hub: _Hub, *, inside: bool = False) -> tuple[Path, Path | None]:
+    """Tokenizer and codec weights: the folder's own, else those inside the model, else the published ones."""
     tokenizer = folder / "tokenizer.json"
-    codec = folder / (_own_codec({path.name for path in folder.iterdir()}) or CODEC_FILES[0])
+    codec: Path | None = folder / (_own_codec({path.name for path in folder.iterdir()}) or CODEC_FILES[0])
     wanted = []
     if not tokenizer.is_file():
         wanted.append(_Wanted(TOKENIZER_MIRROR, "tokenizer.json"))
+    assert codec is not None
     if not codec.is_file():
-        if (folder / "codec.json").is_file():
+        if inside:
+            codec = None
+        elif (folder / "codec.json").is_file():
             raise CheckpointError(
                 f"{folder} has a codec.json but none of {', '.join(CODEC_FILES)}.",
                 "Copy the codec's weights beside it.",
             )
-        wanted.append(_Wanted(MIMI_REPO, MIMI_FILE))
+        else:
+            wanted.append(_Wanted(MIMI_REPO, MIMI_FILE))
     found = dict(zip(wanted, hub.get(wanted), strict=True))
     for want, path in found.items():
         if want.repo == TOKENIZER_MIRROR:
@@ -166,20 +181,26 @@ def _from_hub(repo: str, revision: str | None, hub: _Hub) -> ModelFiles:
     ]
     if not tokenizer_here:
         others.append(_Wanted(TOKENIZER_MIRROR, "tokenizer.json"))
-    if own_codec is None:
-        others.append(_Wanted(MIMI_REPO, MIMI_FILE))
     # The config names the weights; it is gated like them, so access is checked together with the rest.
     hub.check([_Wanted(repo, "config.json", revision), *others])
     [config_path] = hub.download([_Wanted(repo, "config.json", revision)])
     config = read_config(config_path)
-    _, names, index = weight_names(config, available)
+    layout, names, index = weight_names(config, available)
+    inside = layout == TRANSFORMERS and "codec_config" in config
     if index is not None:
         hub.check([_Wanted(repo, index, revision)])
         [index_path] = hub.download([_Wanted(repo, index, revision)])
-        names = shard_names(read_config(index_path), source=index)
+        content = read_config(index_path)
+        names = shard_names(content, source=index)
+        inside = inside and any(name.startswith(CODEC_PREFIX) for name in content["weight_map"])
+    if own_codec is None and not inside:
+        others.append(_Wanted(MIMI_REPO, MIMI_FILE))
     weights = [_Wanted(repo, name, revision) for name in names]
     hub.check([*weights, *others])
     hub.download([*others, *weights])
+    if own_codec is None and not has_codec(find_checkpoint(config_path.parent)):
+        # Its config names a codec, and its weights have none.
+        hub.get([_Wanted(MIMI_REPO, MIMI_FILE)])
     files = _complete_snapshot(config_path.parent, repo, hub)
     if files is None:
         raise CheckpointError(
@@ -205,9 +226,10 @@ def _complete_snapshot(folder: Path, repo: str, hub: _Hub) -> ModelFiles | None:
     codec = None if own_codec is None else folder / own_codec
     if "tokenizer.json" not in available:
         tokenizer = hub.cached(_Wanted(TOKENIZER_MIRROR, "tokenizer.json"))
-    if codec is None:
+    inside = codec is None and has_codec(find_checkpoint(folder))
+    if codec is None and not inside:
         codec = hub.cached(_Wanted(MIMI_REPO, MIMI_FILE))
-    if tokenizer is None or codec is None:
+    if tokenizer is None or (codec is None and not inside):
         missing = (
             _Wanted(TOKENIZER_MIRROR, "tokenizer.json")
             if tokenizer is None
@@ -316,7 +338,8 @@ class _Hub:
         except errors.GatedRepoError as error:
             raise HubError(
                 f"{repo} is gated and this account has no access to it.",
-                f"Accept the conditions at {page}, then run 'hf auth login' (or set HF_TOKEN).",
+                f"Accept the conditions at {page}, then run 'hf auth login' (or set HF_TOKEN)."
+                + (_UNGATED if repo == DEFAULT_MODEL else ""),
             ) from error
         except errors.RevisionNotFoundError as error:
             raise HubError(

@@ -198,7 +198,7 @@ def _model(settings: Settings) -> Iterator[Finding]:
     size = sum(path.stat().st_size for path in checkpoint.weights) / 1e9
     where = f"revision {files.revision}" if files.revision else str(files.folder)
     yield Finding("model", "ok", f"{files.name}, {checkpoint.layout} layout, {size:.2f} GB, {where}")
-    yield Finding("codec", "ok", str(files.codec.name))
+    yield Finding("codec", "ok", files.codec.name if files.codec else "inside the model's weights")
     yield Finding("tokenizer", "ok", str(files.tokenizer.name))
 
 

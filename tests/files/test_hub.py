@@ -19,7 +19,7 @@ from csm_repl.engine import Engine, build_prompt
 from csm_repl.errors import CheckpointError, ExitCode, HubError
 from csm_repl.files.checkpoint import find_checkpoint
 from csm_repl.files.companions import MIMI_FILE, MIMI_REPO, TOKENIZER_MIRROR
-from csm_repl.files.hub import ModelFiles, find_model, hub_login
+from csm_repl.files.hub import DEFAULT_MODEL, ModelFiles, find_model, hub_login
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.model.weights.convert import load_csm
 from tests.support.fake_hub import TOKEN, FakeHub
@@ -252,25 +252,32 @@ def test_a_gated_repository_is_named_with_url_and_command(published: FakeHub, re
     assert "hf auth login" in error.remedy
 
 
+def test_the_gated_model_is_named_with_its_ungated_copy(published: FakeHub) -> None:
+    published.repos[DEFAULT_MODEL] = published.repos[MODEL]
+    published.repos[DEFAULT_MODEL].gated = True
+    assert "--model eustlb/csm-1b" in hub_error(DEFAULT_MODEL).remedy
+
+
 @pytest.mark.parametrize("repo", [MODEL, MIMI_REPO, TOKENIZER_MIRROR])
 def test_nothing_is_downloaded_when_one_repository_is_gated(published: FakeHub, repo: str) -> None:
     published.repos[repo].gated = True
     hub_error(MODEL)
-    assert (published.downloads(), published.n_bytes_sent()) == ([], 0)
+    # The config says whether the codec's repository is needed at all.
+    assert set(published.downloads()) <= {f"{MODEL}/config.json"}
 
 
 @pytest.mark.parametrize("repo", [MIMI_REPO, TOKENIZER_MIRROR])
 def test_nothing_is_downloaded_when_a_companion_is_gone(published: FakeHub, repo: str) -> None:
     del published.repos[repo]
     assert f"{repo} was not found" in hub_error(MODEL).cause
-    assert (published.downloads(), published.n_bytes_sent()) == ([], 0)
+    assert set(published.downloads()) <= {f"{MODEL}/config.json"}
 
 
 @pytest.mark.parametrize("repo", [MODEL, MIMI_REPO])
 def test_nothing_of_shards_is_downloaded_when_one_repository_is_gated(sharded: FakeHub, repo: str) -> None:
     sharded.repos[repo].gated = True
     hub_error(MODEL)
-    assert (sharded.downloads(), sharded.n_bytes_sent()) == ([], 0)
+    assert all(name.endswith(".json") for name in sharded.downloads())
 
 
 def test_a_folder_with_an_unreachable_codec_downloads_nothing(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +21,8 @@ __all__ = ["TensorSource", "check_parts", "get_tensor", "open_weights"]
 class TensorSource(Protocol):
     """Published tensors by name; `get` may be a view of mapped memory."""
 
+    def names(self) -> Iterable[str]: ...
+
     def shape(self, name: str) -> tuple[int, ...] | None: ...
 
     def get(self, name: str) -> torch.Tensor: ...
@@ -29,21 +32,28 @@ class _SafetensorsSource:
     def __init__(self, files: tuple[Path, ...], stack: contextlib.ExitStack) -> None:
         from safetensors import SafetensorError, safe_open
 
-        self._where: dict[str, Any] = {}
+        self._where: dict[str, tuple[Any, str]] = {}
+        """The file of each tensor, and its name there."""
         for path in files:
             try:
                 handle = stack.enter_context(safe_open(path, framework="pt"))
             except (OSError, SafetensorError) as error:
                 raise CheckpointError(f"{path} is truncated or corrupt: {error}.", DOWNLOAD_AGAIN) from error
             for name in handle.keys():  # noqa: SIM118 - a handle is no mapping
-                self._where[name] = handle
+                self._where[_plain_name(name)] = (handle, name)
+
+    def names(self) -> Iterable[str]:
+        return self._where
 
     def shape(self, name: str) -> tuple[int, ...] | None:
-        handle = self._where.get(name)
-        return None if handle is None else tuple(handle.get_slice(name).get_shape())
+        if name not in self._where:
+            return None
+        handle, stored = self._where[name]
+        return tuple(handle.get_slice(stored).get_shape())
 
     def get(self, name: str) -> torch.Tensor:
-        tensor: torch.Tensor = self._where[name].get_tensor(name)
+        handle, stored = self._where[name]
+        tensor: torch.Tensor = handle.get_tensor(stored)
         return tensor
 
 
@@ -54,14 +64,20 @@ class _PickleSource:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:  # torch raises half a dozen kinds here, with pages of advice
-            raise CheckpointError(
-                f"{path} is truncated, corrupt or holds more than tensors.", DOWNLOAD_AGAIN
-            ) from error
-        if isinstance(state, dict) and isinstance(state.get("model"), dict):
-            state = state["model"]
-        if not isinstance(state, dict):
+            refused = _REFUSED.search(str(error))
+            if refused is not None:
+                raise CheckpointError(
+                    f"{path} holds more than tensors: {refused[1]}, which could run code, is not loaded.",
+                    "Save the model's state_dict() alone, as safetensors or with torch.save, and use that.",
+                ) from error
+            raise CheckpointError(f"{path} is truncated or corrupt.", DOWNLOAD_AGAIN) from error
+        state = _unwrapped(state)
+        if state is None:
             raise CheckpointError(f"{path} holds no dictionary of tensors.", DOWNLOAD_AGAIN)
-        self._tensors = {str(name): value for name, value in state.items() if torch.is_tensor(value)}
+        self._tensors = {_plain_name(name): value for name, value in state.items() if torch.is_tensor(value)}
+
+    def names(self) -> Iterable[str]:
+        return self._tensors
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         tensor = self._tensors.get(name)
@@ -69,6 +85,32 @@ class _PickleSource:
 
     def get(self, name: str) -> torch.Tensor:
         return self._tensors[name]
+
+
+_REFUSED = re.compile(r"GLOBAL ([\w.]+)")
+_WRAPPERS = ("model", "model_state_dict", "state_dict", "module")
+"""Under which trainers keep the tensors."""
+_PREFIXES = ("_orig_mod.", "module.")
+"""What torch.compile and distributed training put before every name."""
+
+
+def _unwrapped(state: object) -> dict[object, object] | None:
+    """The dictionary of tensors in what a trainer has saved, at most a few levels down."""
+    for _ in range(4):
+        if not isinstance(state, dict) or any(torch.is_tensor(value) for value in state.values()):
+            break
+        inner = next((state[key] for key in _WRAPPERS if isinstance(state.get(key), dict)), None)
+        if inner is None:
+            break
+        state = inner
+    return state if isinstance(state, dict) else None
+
+
+def _plain_name(name: object) -> str:
+    plain = str(name)
+    while (prefix := next((each for each in _PREFIXES if plain.startswith(each)), None)) is not None:
+        plain = plain.removeprefix(prefix)
+    return plain
 
 
 @contextlib.contextmanager

@@ -11,13 +11,15 @@ from typing import Any
 
 import torch
 
+from csm_repl.codec.mimi_names import mimi_config, mimi_state
 from csm_repl.errors import CheckpointError
+from csm_repl.files.checkpoint import CODEC_PREFIX, find_checkpoint
 from csm_repl.files.config import ModelConfig, RopeConfig, TransformerConfig
 from csm_repl.files.hub import ModelFiles
 from csm_repl.files.json_files import read_config
 from csm_repl.model.weights.published import to_transformers
+from csm_repl.model.weights.tensors import open_weights
 from csm_repl.train.export.companions import companions, copy_files
-from csm_repl.train.export.transformers_mimi import mimi_config, mimi_state
 from csm_repl.train.export.transformers_tokenizer import SpecialIds, write_tokenizer
 from csm_repl.train.files import write_atomically, write_json, write_weights
 
@@ -197,6 +199,8 @@ def _codec(files: ModelFiles, n_codebooks: int) -> tuple[dict[str, Any], dict[st
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if files.codec is None:
+        return _inside_codec(files)
     described: Mapping[str, Any] = {"codec": "mimi"}
     if files.codec_config is not None:
         described = read_config(files.codec_config)
@@ -221,6 +225,16 @@ def _codec(files: ModelFiles, n_codebooks: int) -> tuple[dict[str, Any], dict[st
         ) from error
     converted = mimi_state(state, sizes, n_codebooks=n_codebooks)
     return mimi_config(sizes, n_codebooks=n_codebooks), converted, None
+
+
+def _inside_codec(files: ModelFiles) -> tuple[dict[str, Any], dict[str, torch.Tensor], None]:
+    """Of a base in transformers' layout that has it in its weights: as it stands."""
+    tensors = {}
+    with open_weights(find_checkpoint(files.folder)) as source:
+        for name in source.names():
+            if name.startswith(CODEC_PREFIX):
+                tensors[name.removeprefix(CODEC_PREFIX)] = source.get(name)
+    return read_config(files.folder / "config.json")["codec_config"], tensors, None
 
 
 _PLACEHOLDER = {

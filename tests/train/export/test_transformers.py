@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -14,11 +15,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from csm_repl.codec import MimiCodec
+from csm_repl.codec.mimi import published_config
+from csm_repl.codec.mimi_names import mimi_config, mimi_state, moshi_config
 from csm_repl.engine import Engine, build_prompt, spoken_text
 from csm_repl.errors import CheckpointError
 from csm_repl.files.checkpoint import find_checkpoint
 from csm_repl.files.config import parse_config
 from csm_repl.files.hub import ModelFiles, find_model
+from csm_repl.loaded import open_codec
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.model.weights.convert import load_csm
 from csm_repl.model.weights.published import read_published
@@ -26,7 +30,6 @@ from csm_repl.train.data.batches import Batch
 from csm_repl.train.export.companions import companions
 from csm_repl.train.export.original import write_original
 from csm_repl.train.export.transformers import write_transformers
-from csm_repl.train.export.transformers_mimi import mimi_config, mimi_state
 from csm_repl.train.learn.initialise import new_network
 from csm_repl.train.learn.loss import frame_losses
 from csm_repl.train.learn.network import TrainableCSM
@@ -55,6 +58,7 @@ class Exported:
     @property
     def codec(self) -> MimiCodec:
         config = json.loads((self.base.folder / "codec.json").read_text())["config"]
+        assert self.base.codec is not None
         return MimiCodec.load(self.base.codec, n_codebooks=5, device=CPU, config=config)
 
     @property
@@ -148,6 +152,28 @@ def test_transformers_mimi_gives_moshis_codes_and_sound(
     torch.testing.assert_close(decoded, ours.decode(codes), rtol=1e-4, atol=1e-5)
 
 
+def test_a_mimi_in_transformers_names_is_the_same_mimi(
+    mimi: tuple[dict[str, Any], dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    sizes, state = mimi
+    save_file(state, tmp_path / "mimi.safetensors")
+    ours = MimiCodec.load(tmp_path / "mimi.safetensors", n_codebooks=5, device=CPU, config=sizes)
+    theirs = mimi_state(state, sizes, n_codebooks=5)
+    inside = MimiCodec.load_inside(
+        tmp_path, theirs.__getitem__, mimi_config(sizes, n_codebooks=5), n_codebooks=5, device=CPU
+    )
+    samples = clip_samples(1, 1920 * 20)
+    assert torch.equal(inside.encode(samples), ours.encode(samples))
+    assert torch.equal(inside.decode(ours.encode(samples)), ours.decode(ours.encode(samples)))
+    assert inside.id != ours.id
+
+
+def test_kyutais_sizes_survive_the_way_there_and_back() -> None:
+    published = published_config()
+    assert moshi_config(mimi_config(published, n_codebooks=32), published) == published
+    assert moshi_config({}, published) == published
+
+
 def test_kyutais_own_names_are_known(mimi: tuple[dict[str, Any], dict[str, torch.Tensor]]) -> None:
     sizes, state = mimi
     published = {
@@ -164,6 +190,30 @@ def test_kyutais_own_names_are_known(mimi: tuple[dict[str, Any], dict[str, torch
 def test_what_is_no_mimi_is_refused() -> None:
     with pytest.raises(CheckpointError, match=r"head\.weight"):
         mimi_state({"head.weight": torch.zeros(1)}, tiny_mimi_config(8), n_codebooks=8)
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_folder_with_the_codec_inside_needs_nothing_else(
+    exported: Exported, tmp_path: Path, sharded: bool
+) -> None:
+    folder = tmp_path / "model"
+    exported_model = exported.model()
+    exported_model.save_pretrained(folder, max_shard_size="300KB" if sharded else "5GB")
+    shutil.copy(exported.base.tokenizer, folder / "tokenizer.json")
+    assert (folder / "model.safetensors.index.json").exists() == sharded
+    assert not list(folder.glob("mimi*"))
+    files = find_model(str(folder), offline=True)
+    assert files.codec is None
+    codec = open_codec(files, find_checkpoint(folder).config, CPU)
+    samples = clip_samples(2, 1920 * 20)
+    assert torch.equal(codec.encode(samples), exported.codec.encode(samples))
+    # And what is trained on it can be written in that layout again.
+    state = exported.network.state_dict()
+    write_transformers(tmp_path / "again", state, exported.network.config, files, dtype=torch.float32)
+    again = find_model(str(tmp_path / "again"), offline=True)
+    assert torch.equal(
+        open_codec(again, exported.network.config, CPU).encode(samples), exported.codec.encode(samples)
+    )
 
 
 # --- the model ----------------------------------------------------------------------------------------
