@@ -86,7 +86,7 @@ def test_a_batch_leaves_what_lines_one_by_one_leave(home: Path, model: Path, pro
     seeds = [turn["seed"] for result in one_by_one["results"] for turn in result.get("turns", [])]
     assert seeds == [7, 8, 9, 10, 11, 12]
     assert [error.partition(":")[2].split(":")[0] for error in one_by_one["errors"]] == [
-        " line 3", " line 4", " line 8", " line 9",
+        " input line 3", " input line 4", " input line 8", " input line 9",
     ]  # fmt: skip
     assert {"001.wav", "002-1.npy", "002-3.json", "002.wav", "track-1-anna.wav"} <= set(one_by_one["files"])
     assert together == one_by_one
