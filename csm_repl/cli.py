@@ -13,7 +13,13 @@ from typing import Any, NoReturn, TextIO
 from csm_repl import __version__
 from csm_repl.errors import CsmReplError, ExitCode, UsageError
 from csm_repl.settings import Settings, load_settings, specs
-from csm_repl.terminal import end_signal, end_signals_as_interrupts, held_interrupts
+from csm_repl.terminal import (
+    end_signal,
+    end_signals_as_interrupts,
+    held_interrupts,
+    prepare_streams,
+    settle_streams,
+)
 
 __all__ = ["main"]
 
@@ -46,8 +52,10 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    prepare_streams()
     with end_signals_as_interrupts():
         code = _guarded(words)
+        settle_streams()
         ended_by = end_signal()
     return code if ended_by is None else 128 + ended_by
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +17,15 @@ from typing import TYPE_CHECKING, Literal, TextIO
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["defused", "end_signal", "end_signals_as_interrupts", "held_interrupts", "open_console"]
+__all__ = [
+    "defused",
+    "end_signal",
+    "end_signals_as_interrupts",
+    "held_interrupts",
+    "open_console",
+    "prepare_streams",
+    "settle_streams",
+]
 
 _SPACES = re.compile(r"[\t\n\v\f\r\x85\u2028\u2029]+")
 # Control characters, halves of surrogate pairs, and marks that turn the direction of writing around.
@@ -123,3 +133,37 @@ def end_signals_as_interrupts() -> Iterator[None]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+def prepare_streams() -> None:
+    """Makes the standard streams safe to use, whatever the parent has done to them.
+
+    A descriptor that it has closed would be that of the next file, and what is printed would go there. A
+    character that a stream's encoding does not have is escaped; bytes of a file's name go out as they are.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    if sys.stderr is None:
+        # print() would take stdout instead.
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - it stays open
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            is_utf8 = stream.encoding.lower().replace("-", "") == "utf8"
+            stream.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
+
+
+def settle_streams() -> None:
+    """Flushes stdout and stderr; what cannot be written by now is dropped.
+
+    Python would complain once more, and change the exit code.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            try:
+                stream.flush()
+            except (OSError, ValueError):
+                with contextlib.suppress(OSError, ValueError):
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

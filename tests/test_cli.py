@@ -130,8 +130,9 @@ def test_voices_lists_and_checks_the_folder_without_a_model(tmp_path: Path) -> N
         cwd=tmp_path, capture_output=True, text=True, timeout=60, env=os.environ,
     )  # fmt: skip
     assert done.returncode == 1
-    assert "reference.wav" in done.stdout
-    assert "reference1.wav" in done.stdout
+    assert "1 clip of 1 speaker, 1 cannot be used." in done.stdout
+    assert "Fine." in done.stdout
+    assert "reference1.wav: The file is empty" in done.stdout
     assert not (tmp_path / "outputs").exists()
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,3 +78,52 @@ def test_other_threads_have_nothing_to_hold() -> None:
     thread.start()
     thread.join()
     assert done == [True]
+
+
+# --- standard streams -------------------------------------------------------------------------------------
+
+_STREAMS = r"""
+import os, sys
+from csm_repl.terminal import prepare_streams, settle_streams
+prepare_streams()
+with open(sys.argv[1], "w") as file:
+    assert file.fileno() > 2, file.fileno()
+    print("a notice", file=sys.stderr)
+    print("Zo\u00eb \u4f60 \udce9", flush=True)
+settle_streams()
+"""
+
+
+def _run_streams(path: Path, closed: tuple[int, ...], **options: Any) -> subprocess.CompletedProcess[bytes]:
+    def close() -> None:
+        for number in closed:
+            os.close(number)
+
+    return subprocess.run(
+        [sys.executable, "-c", _STREAMS, path], preexec_fn=close, capture_output=True, **options
+    )
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2), (1, 2)])
+def test_no_file_takes_the_place_of_a_closed_stream(tmp_path: Path, closed: tuple[int, ...]) -> None:
+    done = _run_streams(tmp_path / "file", closed)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "file").read_bytes() == b""
+    assert b"notice" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [("utf-8", "Zoë 你 ".encode() + b"\xe9"), ("ascii", b"Zo\\xeb \\u4f60 \\udce9")],
+)
+def test_no_name_is_too_odd_for_a_stream(tmp_path: Path, encoding: str, shown: bytes) -> None:
+    done = _run_streams(tmp_path / "file", (), env={**os.environ, "PYTHONIOENCODING": encoding})
+    assert done.stdout == shown + b"\n"
+
+
+def test_a_stream_that_fails_at_last_changes_neither_exit_code_nor_stderr() -> None:
+    script = "import sys; from csm_repl.terminal import settle_streams; print('x'); settle_streams()"
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([sys.executable, "-c", script], stdout=full, stderr=subprocess.PIPE, env=env)
+    assert (done.returncode, done.stderr) == (0, b"")

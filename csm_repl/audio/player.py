@@ -190,7 +190,7 @@ class Player:
         """Returns when everything has been heard; Ctrl-C gets through."""
         self.end()
         left, naps = self._queued, 0
-        while left and self._back_end.runs() and naps < _DEAF_S / 0.05:
+        while left and self._runs() and naps < _DEAF_S / 0.05:
             time.sleep(0.05)
             before, left = left, self._queued
             naps = naps + 1 if left == before else 0
@@ -204,9 +204,15 @@ class Player:
 
     def _look(self) -> None:
         is_deaf = self._n_unheard >= _DEAF_CHUNKS and time.monotonic() - self._deaf_since >= _DEAF_S
-        if not self._gone and (is_deaf or not self._back_end.runs()):
+        if not self._gone and (is_deaf or not self._runs()):
             self._gone = True
             self.stop()
+
+    def _runs(self) -> bool:
+        try:
+            return self._back_end.runs()
+        except Exception:  # so PortAudio answers for a device that is gone
+            return False
 
     def _pull(self, n_wanted: int) -> Samples:
         out = np.zeros(n_wanted, np.float32)

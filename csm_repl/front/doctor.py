@@ -16,6 +16,7 @@ from csm_repl.errors import CsmReplError, ExitCode
 from csm_repl.front.voice_list import voice_faults, voice_list
 from csm_repl.settings import Settings, specs
 from csm_repl.studio.commands import setting_text, voices_table
+from csm_repl.terminal import defused
 
 if TYPE_CHECKING:
     from csm_repl.model.device import Placement
@@ -74,6 +75,8 @@ def run_voices(settings: Settings) -> ExitCode:
     voices.refresh()
     whisper = settings.whisper_model != "off"
     if settings.json:
+        if voices.problem:
+            print(defused(voices.problem), file=sys.stderr)
         JsonPrinter(sys.stdout, sys.stderr).handle(voices_table(voices), 0)
     else:
         # Elsewhere than on a terminal nothing gives way, for whoever pages or searches.

@@ -29,6 +29,8 @@ class _Card:
         self.closed = False
 
     def runs(self) -> bool:
+        if self.problem:
+            raise self.problem
         return self.working
 
     def close(self) -> None:
@@ -100,11 +102,12 @@ def test_wait_returns_when_all_is_taken() -> None:
     assert card.closed
 
 
-def test_a_device_that_goes_away_costs_nothing_and_is_known() -> None:
+@pytest.mark.parametrize("problem", [None, RuntimeError("device unavailable")])
+def test_a_device_that_goes_away_costs_nothing_and_is_known(problem: Exception | None) -> None:
     player, card = _open()
     player.play(_ramp(400))
     assert not player.gone
-    card.working = False
+    card.working, card.problem = False, problem
     for _ in range(100):
         player.play(_ramp(400))
     assert player.gone

@@ -27,10 +27,22 @@ class Terminal:
     """Starts a command; a screen that scrolls is avoided by making it high."""
 
     def __init__(
-        self, command: list[str], *, cwd: Path, env: dict[str, str], columns: int = 100, rows: int = 60
+        self,
+        command: list[str],
+        *,
+        cwd: Path,
+        env: dict[str, str],
+        columns: int = 100,
+        rows: int = 60,
+        ignore_sighup: bool = True,
     ) -> None:
         self._child = pexpect.spawn(
-            command[0], command[1:], cwd=str(cwd), env=env, dimensions=(rows, columns), ignore_sighup=True
+            command[0],
+            command[1:],
+            cwd=str(cwd),
+            env=env,
+            dimensions=(rows, columns),
+            ignore_sighup=ignore_sighup,
         )
         self._child.delaybeforesend = None
         self.screen = pyte.Screen(columns, rows)

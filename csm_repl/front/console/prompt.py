@@ -40,6 +40,7 @@ from csm_repl.front.jobs import TWICE_WITHIN_S, Interrupts
 from csm_repl.front.printers import defused
 from csm_repl.front.printers.rich import speaker_label
 from csm_repl.studio.commands import command_names
+from csm_repl.terminal import end_signal
 
 if TYPE_CHECKING:
     from csm_repl.studio import Studio
@@ -152,7 +153,7 @@ class PlainPrompt:
             with echoing_keys():
                 line = self._read_line()
         except KeyboardInterrupt:
-            print(f"\n{LEAVE_HINT}")
+            print(f"\n{LEAVE_HINT}" if end_signal() is None else "")
             raise
         if not line:
             print()
@@ -284,16 +285,18 @@ class LinePrompt:
 
     def _bottom(self) -> StyleAndTextTuples:
         n_lines = len(lines_of(self._session.default_buffer.text))
-        if n_lines > 1 and not self.toolbar.message:
-            return [("class:toolbar.message", f" {n_lines} lines: Enter runs them, Ctrl-C drops them ")]
-        return self.toolbar()
+        if n_lines < 2 or self.toolbar.message:
+            return self.toolbar()
+        wide = self._session.output.get_size().columns >= 60
+        keys = "Enter runs them, Ctrl-C drops them" if wide else "Enter runs them"
+        return [("class:toolbar.message", f" {n_lines} lines: {keys} ")]
 
     # --- what the keys ask for: a `Keyboard` -----------------------------------------------------------
 
     def interrupted(self, had_text: bool) -> bool:
         self._just_interrupted = True
         self._on_interrupt()
-        if self._interrupts.note():
+        if self._interrupts.note() or end_signal() is not None:
             return True
         self._show_for_a_while(_CLEARED_HINT if had_text else LEAVE_HINT)
         return False

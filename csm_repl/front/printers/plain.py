@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any, TextIO
 
-from csm_repl.errors import CsmReplError
+from csm_repl.audio import output_error
+from csm_repl.errors import CsmReplError, OutputError
 from csm_repl.events import Echo, Event, LineDone, Notice, Stopped, Table, TurnDone
 from csm_repl.front.printers.base import defused, report_line, speaker_color
 from csm_repl.front.printers.progress import StatusLine
@@ -91,9 +93,15 @@ class PlainPrinter:
             self._write(self._styled(text, "dim") if row is table.columns else text)
 
     def _print(self, text: str) -> None:
-        if self._out is not None:
-            self._clear_status()
+        if self._out is None:
+            return
+        self._clear_status()
+        try:
             print(text, file=self._out, flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise output_error("stdout", error) from error
 
     def _note(self, text: str, style: str = "") -> None:
         self._write(self._styled(defused(text), style))
@@ -107,11 +115,35 @@ class PlainPrinter:
 
     def _write(self, text: str) -> None:
         self._clear_status()
-        print(text, file=self._err, flush=True)
+        # A report that nobody can get is no reason to lose the take.
+        with contextlib.suppress(OSError):
+            print(text, file=self._err, flush=True)
 
 
 class JsonPrinter(PlainPrinter):
-    """Results as one JSON object a line, each with its `type` and the input line's number."""
+    """Results as one JSON object a line, each with its `type` and the input line's number.
+
+    A line that failed has one of type `error`, one that was stopped of type `stopped`.
+    """
+
+    def handle(self, event: Event, line: int) -> None:
+        if isinstance(event, Stopped):
+            self._object({"type": "stopped", "line": line, "text": event.text})
+        super().handle(event, line)
+
+    def error(self, error: CsmReplError, line: int | None = None) -> None:
+        super().error(error, line)
+        if line is not None:
+            with contextlib.suppress(OutputError):  # that stdout fails may be what is told
+                self._object(
+                    {
+                        "type": "error",
+                        "line": line,
+                        "error": error.cause,
+                        "remedy": error.remedy,
+                        "exit_code": int(error.exit_code),
+                    }
+                )
 
     def track(self, file: str) -> None:
         self._object({"type": "track", "file": file})

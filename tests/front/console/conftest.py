@@ -35,6 +35,7 @@ def start(home: Path) -> Iterator[Start]:
         columns: int = 100,
         rows: int = 60,
         shell: str | None = None,
+        ignore_sighup: bool = True,
         **variables: str,
     ) -> Terminal:
         env = {
@@ -52,7 +53,9 @@ def start(home: Path) -> Iterator[Start]:
             # With job control, and a prompt that is not the console's.
             env |= {"PS1": "$ ", "PS2": ""}
             command, typed = [shell, "--norc", "-i"], shlex.join(command)
-        terminal = Terminal(command, cwd=home, env=env, columns=columns, rows=rows)
+        terminal = Terminal(
+            command, cwd=home, env=env, columns=columns, rows=rows, ignore_sighup=ignore_sighup
+        )
         if shell is not None:
             terminal.send(typed + "\r")
         terminals.append(terminal)

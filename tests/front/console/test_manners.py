@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from tests.support.paths import ROOT
-from tests.support.terminal import CTRL_C, CTRL_D, ENTER, Start
+from tests.support.terminal import CTRL_C, CTRL_D, ENTER, Start, paste
 
 pytestmark = pytest.mark.slow(reason="starts the program for every test")
 
@@ -174,6 +174,33 @@ def test_a_signal_at_the_prompt_is_a_ctrl_c(start: Start, quick_checkpoint: Path
     console.see(r"^0 anna>$")
     os.kill(console.pid, signal.SIGINT)
     assert console.exit_code() == 130
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize("kind", ["xterm-256color", "dumb"])
+def test_term_and_hup_at_the_prompt_end_in_order(
+    start: Start, quick_checkpoint: Path, home: Path, number: int, code: int, kind: str
+) -> None:
+    console = start(quick_checkpoint, "--tracks", TERM=kind, ignore_sighup=False)
+    console.see(r"^0 anna>$")
+    console.enter("Hello.", r"^  outputs/")
+    console.send("half a line")
+    console.see(r"^0 anna> half a line$")
+    os.kill(console.pid, number)
+    console.see(r"^  \S+/track-0-anna\.wav$")
+    assert console.exit_code() == code
+    assert "Ctrl-C again" not in console.text
+
+
+def test_term_during_a_take_keeps_what_was_heard(start: Start, endless_checkpoint: Path) -> None:
+    console = start(endless_checkpoint, "--max-seconds", "off")
+    console.see(r"^0 anna>$")
+    console.send(paste("On and on.\nNever.") + ENTER)
+    console.see(r"0 anna  \d+\.\d s  RTF")
+    os.kill(console.pid, signal.SIGTERM)
+    console.see(r"^Stopped\. Kept: \d+\.\d s of this one in \S+\.wav")
+    assert console.exit_code() == 143
+    assert "anna  Never." not in console.text
 
 
 def test_a_model_that_cannot_be_had_is_one_paragraph(start: Start, tmp_path: Path) -> None:

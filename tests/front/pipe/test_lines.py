@@ -289,6 +289,29 @@ def test_term_and_hup_end_the_run_in_order(
     assert not list(home.rglob("*.part"))
 
 
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_full_stdout_or_stderr_costs_no_take(model: Path, home: Path, stream: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: full}
+        done = subprocess.run(command(model), input=b"One.\nTwo.\n", cwd=home, **streams)  # type: ignore[call-overload]
+    assert _takes(home) == ["001.wav", "002.wav"]
+    if stream == "stdout":
+        assert done.returncode == 1
+        assert done.stderr.count(b"stdout cannot be written: No space left on device.") == 2
+        assert b"Traceback" not in done.stderr
+    else:
+        assert done.returncode == 0
+        assert len(done.stdout.splitlines()) == 2
+
+
+def test_a_line_that_failed_has_an_object_too(run: Run) -> None:
+    done = run("--json", text="One.\nBelow zero.-1\n$NOPE$\n")
+    assert done.returncode == 1
+    objects = [json.loads(line) for line in done.stdout.decode().splitlines()]
+    assert [(item["type"], item["line"]) for item in objects] == [("line", 1), ("error", 2), ("error", 3)]
+    assert all(item["error"] and item["remedy"] for item in objects[1:])
+
+
 def test_what_is_undone_or_made_again_is_not_in_the_export(run: Run, home: Path) -> None:
     text = "One.\nTwo.||Three.\n$UNDO$\nFour.\n$RETRY$\n"
     done = run("--seed", "3", "-o", "all.flac", "--tracks", text=text)
