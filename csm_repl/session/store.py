@@ -228,8 +228,10 @@ def _read_json(folder: Path) -> dict[str, Any]:
             else "None is saved yet; $SAVE name$ saves one."
         )
         raise LineError(f"There is no saved session {folder.name}.", has) from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise _damaged(folder, error) from error
+    except ValueError as error:
+        raise _damaged(folder, ValueError(f"{_SESSION}: {error}")) from error
     if not isinstance(data, dict):
         raise _damaged(folder, ValueError(f"{_SESSION} holds no object"))
     return data

@@ -17,15 +17,14 @@ from csm_repl.clock import counted_stops
 from csm_repl.errors import ExitCode, LineError, OutputError, UsageError
 from csm_repl.events import ScriptLine, Stopped
 from csm_repl.front.jobs import Interrupts, run_job
+from csm_repl.front.pipe.expected import expected_lines
 from csm_repl.front.pipe.lines import LineFeed, first_unreadable, read_lines
 from csm_repl.front.pipe.listener import Listener
 from csm_repl.front.pipe.side_by_side import SideBySide
 from csm_repl.front.printers import JsonPrinter, PlainPrinter, ScriptProgress, StatusLine
 from csm_repl.settings import Settings
 from csm_repl.studio import Studio, open_studio
-from csm_repl.studio.commands import parse_input, run_line
-from csm_repl.text.duration import expected_seconds
-from csm_repl.text.grammar import Line
+from csm_repl.studio.commands import run_line
 
 __all__ = ["run_pipe"]
 
@@ -58,7 +57,8 @@ def run_pipe(settings: Settings, source: Path | None) -> ExitCode:
             studio = open_studio(settings, say=printer.say)
             progress = None
             if watched:
-                progress = ScriptProgress(_expected(source, settings), status, printer.say)
+                expected = expected_lines(source, offsets=settings.offsets == "on") if source else None
+                progress = ScriptProgress(expected, status, printer.say)
             listener = Listener(printer, sink, _player(settings, studio, printer), progress)
             return _run(studio, lines, listener, source)
         except KeyboardInterrupt:
@@ -103,25 +103,6 @@ def _refuse_unreadable(descriptor: int, start: int, name: str) -> None:
         number, error = found
         assert isinstance(error, LineError)
         raise UsageError(f"The script {name} is not spoken: line {number}: {error.cause}", error.remedy)
-
-
-def _expected(source: Path | None, settings: Settings) -> dict[int, float] | None:
-    """Input line -> about how many seconds it will be; None: nobody knows what will come."""
-    if source is None or not source.is_file():
-        return None
-    seconds: dict[int, float] = {}
-    with source.open("rb") as file:
-        for number, text in read_lines(file):
-            try:
-                parsed = (
-                    parse_input(text, offsets=settings.offsets == "on") if isinstance(text, str) else None
-                )
-            except LineError:
-                parsed = None
-            if parsed is None or (isinstance(parsed, Line) and not parsed.empty):
-                turns = parsed.turns if parsed is not None else ()
-                seconds[number] = sum(expected_seconds(turn.text) for turn in turns)
-    return seconds
 
 
 def _open_sink(settings: Settings, stack: contextlib.ExitStack) -> AudioSink | None:
