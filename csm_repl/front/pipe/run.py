@@ -50,6 +50,8 @@ def run_pipe(settings: Settings, source: Path | None) -> ExitCode:
     with contextlib.ExitStack() as stack:
         stack.enter_context(Interrupts())
         stack.enter_context(counted_stops())
+        if status is not None:
+            stack.callback(status.clear)
         try:
             # A script that is not there and an output that cannot be written are said before the model loads.
             lines = stack.enter_context(_open_lines(source))
