@@ -86,6 +86,10 @@ def _path(value: str) -> Path:
         raise ValueError("names a home folder that does not exist") from None
 
 
+def _optional_path(value: str) -> Path | None:
+    return _path(value) if value.strip() else None
+
+
 def _boolean(value: str) -> bool:
     word = value.strip().lower()
     if word in {"1", "true", "yes", "on"}:
@@ -193,6 +197,13 @@ class Settings:
     )
     revision: str | None = _setting(
         None, _optional_text, "branch, tag or commit of the hub model", metavar="REV", group="model"
+    )
+    adapter: Path | None = _setting(
+        None,
+        _optional_path,
+        "folder of an adapter that is added to the model, made by csm-repl train or by PEFT",
+        metavar="DIR",
+        group="model",
     )
     offline: bool = _setting(False, _boolean, "never touch the network; use what is cached", group="model")
     device: str = _setting("auto", _device, DEVICE_HELP, metavar="DEVICE", group="model")

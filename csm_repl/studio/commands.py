@@ -301,7 +301,9 @@ def _status(studio: Studio, args: str) -> Iterator[Event]:
     """model, device, context, settings with their origin, output folder"""
     model, settings = studio.model, studio.settings
     facts: dict[str, str] = {
-        "model": f"{model.name}" + (f" @ {model.revision[:12]}" if model.revision else ""),
+        "model": f"{model.name}"
+        + (f" @ {model.revision[:12]}" if model.revision else "")
+        + (f" + {model.adapter}" if model.adapter else ""),
         "parameters": f"{model.n_parameters / 1e6:.0f} M",
         "device": model.device,
         "dtype": model.dtype,

@@ -108,6 +108,7 @@ def _model(model: ModelInfo) -> dict[str, Any]:
     return {
         "model": model.name,
         "revision": model.revision,
+        "adapter": model.adapter,
         "device": model.device,
         "dtype": model.dtype,
         "quantize": model.quantize,
