@@ -199,11 +199,7 @@ class Settings:
         None, _optional_text, "branch, tag or commit of the hub model", metavar="REV", group="model"
     )
     adapter: Path | None = _setting(
-        None,
-        _optional_path,
-        "folder of an adapter that is added to the model, made by csm-repl train or by PEFT",
-        metavar="DIR",
-        group="model",
+        None, _optional_path, "folder of an adapter, of csm-repl or PEFT", metavar="DIR", group="model"
     )
     offline: bool = _setting(False, _boolean, "never touch the network; use what is cached", group="model")
     device: str = _setting("auto", _device, DEVICE_HELP, metavar="DEVICE", group="model")
