@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,9 @@ _PROXIES = {"http_proxy", "https_proxy", "all_proxy"}
 
 
 def _isolate() -> None:
+    # Under nohup every child would be started with it ignored, and then keeps it so.
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     for name in list(os.environ):
         if name.startswith(_OURS) or name.lower() in _PROXIES or name in {"NO_COLOR", "FORCE_COLOR"}:
             del os.environ[name]
