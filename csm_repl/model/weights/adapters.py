@@ -1,8 +1,8 @@
 """Adapters: low-rank changes of a model's weights, and whole tensors that were trained beside them.
 
 csm-repl's own name the tensors as the original does (`....q_proj.lora_a.weight`). PEFT's name the modules of
-transformers' model (`base_model.model.....q_proj.lora_A.weight`). Both are read into the same `Change`s of
-the original's tensors, so that either works on a base in either layout.
+transformers' model (`base_model.model.....q_proj.lora_A.weight`). Both are read into the same `WeightChange`s
+of the original's tensors, so that either works on a base in either layout.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
     "UP",
     "AdaptedSource",
     "Adapter",
-    "Change",
+    "WeightChange",
     "apply_adapter",
     "low_rank_changes",
     "read_adapter",
@@ -39,7 +39,7 @@ DOWN, UP = ".lora_a.weight", ".lora_b.weight"
 
 
 @dataclass(frozen=True)
-class Change:
+class WeightChange:
     """What becomes of one tensor W [out, in]: `whole` replaces it, then scale * (up @ down) is added.
 
     With a magnitude [out], which DoRA trains, each row of the sum is then given that length.
@@ -80,7 +80,7 @@ class Change:
             and (self.magnitude is None or self.magnitude.shape == shape[:1])
         )
 
-    def reordered(self, n_heads: int, *, to_pairs: bool) -> Change:
+    def reordered(self, n_heads: int, *, to_pairs: bool) -> WeightChange:
         """The same change of a projection whose heads' rows are in the other order (see `published`)."""
         turn = half_to_pairs if to_pairs else pairs_to_half
         return replace(
@@ -96,7 +96,7 @@ class Adapter:
     """An adapter, as it was read."""
 
     files: AdapterFiles
-    changes: Mapping[str, Change]
+    changes: Mapping[str, WeightChange]
     """The original's name of a tensor -> its change."""
 
 
@@ -174,7 +174,7 @@ class AdaptedSource:
 # --- csm-repl's own -----------------------------------------------------------------------------------
 
 
-def low_rank_changes(tensors: Mapping[str, torch.Tensor], scale: float) -> dict[str, Change]:
+def low_rank_changes(tensors: Mapping[str, torch.Tensor], scale: float) -> dict[str, WeightChange]:
     """Changes of tensors from what csm-repl's own adapters hold."""
     fields: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
@@ -184,12 +184,12 @@ def low_rank_changes(tensors: Mapping[str, torch.Tensor], scale: float) -> dict[
     return {target: _change(found, scale) for target, found in fields.items()}
 
 
-def _change(fields: Mapping[str, torch.Tensor], scale: float) -> Change:
+def _change(fields: Mapping[str, torch.Tensor], scale: float) -> WeightChange:
     whole, down, up, magnitude = map(fields.get, ("whole", "down", "up", "magnitude"))
-    return Change(whole, down, up, scale, magnitude)
+    return WeightChange(whole, down, up, scale, magnitude)
 
 
-def _own_changes(files: AdapterFiles, source: TensorSource, config: ModelConfig) -> dict[str, Change]:
+def _own_changes(files: AdapterFiles, source: TensorSource, config: ModelConfig) -> dict[str, WeightChange]:
     about = files.config
     rank, alpha = _number(files, about, "rank"), _number(files, about, "alpha")
     return low_rank_changes({name: get_tensor(source, name).clone() for name in source.names()}, alpha / rank)
@@ -220,14 +220,14 @@ _MERGE_WITH_PEFT = (
 )
 
 
-def _peft_changes(files: AdapterFiles, source: TensorSource, config: ModelConfig) -> dict[str, Change]:
+def _peft_changes(files: AdapterFiles, source: TensorSource, config: ModelConfig) -> dict[str, WeightChange]:
     _check_config(files)
     modules = _modules(config)
     fields: dict[str, dict[str, torch.Tensor]] = {}
     for name in source.names():
         stem, field, tensor = _peft_tensor(name, source)
         fields.setdefault(stem, {})[field] = tensor
-    changes: dict[str, Change] = {}
+    changes: dict[str, WeightChange] = {}
     for stem, found in fields.items():
         change = _peft_change(files, stem, found)
         if stem.startswith(CODEC_PREFIX):
@@ -265,7 +265,7 @@ def _modules(config: ModelConfig) -> dict[str, tuple[str, Part]]:
 
 
 def _peft_tensor(name: str, source: TensorSource) -> tuple[str, str, torch.Tensor]:
-    """Module, field of `Change` and tensor; the field of a bias is `bias`."""
+    """Module, field of `WeightChange` and tensor; the field of a bias is `bias`."""
     tensor = get_tensor(source, name).clone()
     name = re.sub(r"^(base_model\.model\.)?(module\.)*", "", name)
     match = _PEFT_NAME.fullmatch(name)
@@ -281,7 +281,7 @@ def _peft_tensor(name: str, source: TensorSource) -> tuple[str, str, torch.Tenso
     return stem, "bias" if match[2] == ".bias" else "whole", tensor
 
 
-def _peft_change(files: AdapterFiles, stem: str, found: dict[str, torch.Tensor]) -> Change:
+def _peft_change(files: AdapterFiles, stem: str, found: dict[str, torch.Tensor]) -> WeightChange:
     bias = found.pop("bias", None)
     if bias is not None and bool(bias.any()):
         raise CheckpointError(
@@ -338,7 +338,7 @@ def _check_config(files: AdapterFiles) -> None:
             )
 
 
-def _check_codec(files: AdapterFiles, stem: str, change: Change) -> None:
+def _check_codec(files: AdapterFiles, stem: str, change: WeightChange) -> None:
     """Target names such as q_proj are the codec's too, but its adapters stay at zero: nothing trains it."""
     idle = change.whole is None and (
         (change.up is not None and not change.up.any()) or (change.down is not None and not change.down.any())
