@@ -93,6 +93,7 @@ class Generator:
         Raises:
             ValueError: an argument that cannot be spoken, by name; or text and context are longer than the
                 model's positions.
+            csm_repl.errors.DeviceError: this process was forked from the one that loaded the model.
         """
         del stream
         chunks = self._speak(text, speaker, context, max_audio_length_ms, temperature, topk, seed)
@@ -129,6 +130,7 @@ class Generator:
         seed: int | None,
     ) -> Iterator[torch.Tensor]:
         engine, encode = self._model.engine, self._model.tokenizer.encode
+        engine.check_process()
         ids = encode(_spoken(speaker, text))
         max_ms = checked_number(max_audio_length_ms, "max_audio_length_ms")
         options = self._options(temperature, topk)
