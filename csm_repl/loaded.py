@@ -84,6 +84,7 @@ def open_model(
     placement: Placement,
     *,
     adapter: Path | None = None,
+    n_positions: int | None = None,
     n_slots: int = 1,
     compile: bool = False,
     native_kernels: bool = True,
@@ -97,6 +98,7 @@ def open_model(
         files: where it lies.
         placement: device, dtype and quantisation.
         adapter: the folder of an adapter that is added to its weights, of csm-repl or of PEFT.
+        n_positions: of the context; None: as many as it was trained with.
         n_slots: how many turns can be spoken side by side.
         compile: whether its blocks are compiled; for CUDA only.
         native_kernels: whether C makes the frames on a CPU, where there is a compiler.
@@ -119,6 +121,12 @@ def open_model(
     if learnt is not None:
         added = f" with the adapter {learnt.files.name}, which was trained on {learnt.files.base_model}"
     say(f"Loading {files.name}{added} ({placement.numbers} on {placement.device}).")
+    trained = checkpoint.config.max_positions
+    if n_positions is not None and n_positions > trained:
+        say(
+            f"A context of {n_positions} positions is beyond the {trained} that this model was made for: "
+            "it runs, and may speak worse the longer the conversation gets."
+        )
     try:
         codec = open_codec(files, checkpoint.config, placement.device)
         model = load_csm(
@@ -127,6 +135,7 @@ def open_model(
             dtype=placement.dtype,
             quantize=placement.quantize,
             adapter=learnt,
+            n_positions=n_positions,
             cache_dir=cache_dir if weight_cache else None,
             native=native_kernels,
             say=say,
@@ -149,7 +158,7 @@ def open_model(
         n_parameters=checkpoint.n_parameters,
         adapter=None if learnt is None else learnt.files.name,
     )
-    return LoadedModel(engine, codec, tokenizer, checkpoint.config, info)
+    return LoadedModel(engine, codec, tokenizer, model.config, info)
 
 
 def _prepare_kernels(say: Say) -> None:

@@ -202,6 +202,14 @@ class Settings:
         metavar="S",
         group="speech",
     )
+    context: int | None = _setting(
+        None,
+        values.context,
+        "positions of the context, or auto: as many as the model was trained with (CSM: 2048); it has not "
+        "learnt to use more",
+        metavar="N",
+        group="model",
+    )
     independent: bool = _setting(
         False,
         values.boolean,

@@ -10,6 +10,7 @@ __all__ = [
     "DEVICE_HELP",
     "boolean",
     "choice",
+    "context",
     "device",
     "integer",
     "max_seconds",
@@ -84,6 +85,13 @@ def seed(value: str) -> int | None:
     if value.strip().lower() in {"", "random", "none"}:
         return None
     return integer(0, 2**63 - 1)(value)
+
+
+def context(value: str) -> int | None:
+    """`auto` is None: the model's own."""
+    if value.strip().lower() == "auto":
+        return None
+    return integer(64, 2**20)(value)
 
 
 def max_seconds(value: str) -> float | None:

@@ -55,6 +55,7 @@ def open_studio(settings: Settings, *, say: Say = lambda _: None) -> Studio:
         files,
         placement,
         adapter=settings.adapter,
+        n_positions=settings.context,
         n_slots=settings.batch,
         compile=settings.compile,
         native_kernels=settings.native,

@@ -32,6 +32,7 @@ def load_csm(
     dtype: torch.dtype,
     quantize: str = "none",
     adapter: Adapter | None = None,
+    n_positions: int | None = None,
     cache_dir: Path | None = None,
     native: bool = True,
     say: Say = lambda _: None,
@@ -44,6 +45,7 @@ def load_csm(
         dtype: what they are cast to, and what the residual stream and the caches are in.
         quantize: none, int8 or int4 (see `quantize`), on a CUDA device also fp8.
         adapter: what is added to the weights before they are cast or quantised.
+        n_positions: of the context; None: what the config says.
         cache_dir: where converted weights are kept for the next start; None: not at all.
         native: whether to use the native kernels, where the device and dtype have any.
         say: receives a sentence where the cached weights are damaged.
@@ -54,7 +56,8 @@ def load_csm(
         DeviceError: the kernels for quantised weights cannot be compiled for the device.
     """
     kernels = choose_kernels(quantize, device, dtype, native=native)
-    model = empty_csm(checkpoint.config, dtype=dtype, quantize=quantize, kernels=kernels)
+    config = checkpoint.config if n_positions is None else checkpoint.config.with_positions(n_positions)
+    model = empty_csm(config, dtype=dtype, quantize=quantize, kernels=kernels)
     cache = None
     if cache_dir is not None:
         expected = model.state_dict()
