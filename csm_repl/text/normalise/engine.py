@@ -97,13 +97,15 @@ def _joined(first: Normalised, second: Normalised) -> Normalised:
 
 _SMALL = "[a-zß-öø-ÿ]"
 _SHORT_WORDS = "|".join(sorted(map(re.escape, words.STARTS), key=len, reverse=True))
+_NUMBERED = "|".join(sorted(words.NUMBERED_STARTS))
 _PLAIN = re.compile(
-    rf"(?:(?!(?:{_SHORT_WORDS})\b){_SMALL}{{1,40}}(?:['’-]{_SMALL}{{1,40}}){{0,4}}[,;:!?…\"”’)]{{0,4}}\.?(?:\s{{1,9}}|\Z))+"
+    rf"(?:(?!(?:{_SHORT_WORDS})\b|(?:{_NUMBERED})\s\d){_SMALL}{{1,40}}(?:['’-]{_SMALL}{{1,40}}){{0,4}}[,;:!?…\"”’)]{{0,4}}\.?(?:\s{{1,9}}|\Z))+"
 )
 """A run of words that no rule can change."""
 _WORD = re.compile(r"[^\W\d_]+")
 _WORD_ALONE = re.compile(r"(?:['’][^\W\d_]{1,3})?(?:[,;:!?…\"”’)\]]*\.{0,3}[\"”’)]*(?:\s|\Z)|\.?[-–—](?!\w))")
 """What is behind a word that is neither glued to something nor an abbreviation."""
+_REST_OF_NUMBER = re.compile(r"\d[.,:/]\Z")
 _TOKEN = re.compile(r"\d+|_+|\s+|[^\w\s]")
 
 _DIGIT_RULES: tuple[Rule, ...] = (
@@ -140,7 +142,7 @@ _SIGN_RULES: tuple[Rule, ...] = (
     *quantities.BEHIND_NUMBERS[5:6],
 )
 _FIRST_WORDS = words.STARTS | words.NUMBERED_STARTS | dates.STARTS | frozenset(map(str.lower, quantities.CURRENCY_CODES))
-_SILENT_SIGNS = frozenset(",;:!?\"”“’)]}…")
+_SILENT_SIGNS = frozenset(",;:!?\"”“)]}…")
 
 
 def _written_out(text: str) -> list[Replacement]:
@@ -172,19 +174,22 @@ def _written_out(text: str) -> list[Replacement]:
 def _rules(text: str, at: int, char: str, word: re.Match[str] | None) -> tuple[Rule, ...]:
     """Those that can apply where a token begins."""
     if char.isnumeric():
-        return _DIGIT_RULES
+        # Behind "12," or "3:" it is the rest of something that no rule knew.
+        return () if _REST_OF_NUMBER.search(text, max(0, at - 2), at) else _DIGIT_RULES
     if word is None:
         return () if char.isspace() or char in _SILENT_SIGNS else _SIGN_RULES
     letters = word[0]
     rules = _WORD_RULES if letters.lower() in _FIRST_WORDS else ()
     if _WORD_ALONE.match(text, word.end()):
-        if letters[-1].isupper():
-            return rules + _CAPITAL_RULES
-        return rules if letters.isascii() else rules + words.SIGN_WORDS
+        if not letters.isalpha():
+            return rules + _ALL_LETTER_RULES
+        if not letters.isascii():
+            return rules + words.SIGN_WORDS
+        return rules if letters[1:].islower() else rules + _CAPITAL_RULES
     return rules + _ALL_LETTER_RULES
 
 
-_ALL_LETTER_RULES = (*_GLUED_RULES, *words.ROMANS)
+_ALL_LETTER_RULES = (*quantities.MONEY, *_GLUED_RULES, *words.ROMANS)
 
 
 def _first_that_answers(text: str, at: int, rules: tuple[Rule, ...]) -> Replacement | None:

@@ -30,7 +30,7 @@ _EMOTICON = re.compile(
     r"(?:[:;=8][-^o']?[)(\]\[DPpOo3/|\\*]+|[)(][-^]?[:;=]|[xX]D+|<3|\^_?\^|T_T|:'\(|>:\(|"
     r"¯\\_\(ツ\)_/¯)(?=\s|$|[.,!?])"
 )
-_BARE = re.compile("[™®℠•]|(?<![\\w*])\\*{1,3}(?![\\w*])")
+_BARE = re.compile("[™®℠•]|(?<!\\S)\\*{1,3}(?!\\S)")
 _ACTION = re.compile(
     r"(?:(?:[a-z]+ly|still|then|and|both|all|quietly|softly) )?[a-z]+(?:s|ing|ed)(?:\b.*)?\Z", re.IGNORECASE
 )

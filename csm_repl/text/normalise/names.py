@@ -13,7 +13,7 @@ __all__ = ["ADDRESSES", "CODES", "DIGIT_NAMES", "HANDLES", "PATHS"]
 # --- digits in groups ---------------------------------------------------------------------------------
 
 _PHONE = re.compile(
-    r"(?P<plus>\+)?(?P<groups>\(\d{1,5}\)\s?\d{2,5}(?:[-. ]\d{2,6}){1,4}|\d{1,4}(?:[-. ]\(?\d{1,6}\)?){1,6})"
+    r"(?P<plus>\+)?(?P<groups>\(\d{1,5}\)\s?\d{2,5}(?:[-. ]\d{2,6}){1,4}|\d{1,4}(?:[-. ](?:\(\d{1,6}\)|\d{1,6})){1,6})"
     r"(?![\w]|[.,:/-]\d)"
 )
 _EMERGENCY = re.compile(r"\b(?:[Cc]all|[Dd]ial|[Pp]hone|[Rr]ing|[Cc]alled|[Dd]ialed|[Cc]alling)\s(?:[^.!?]{0,20}\s)?\Z")
@@ -106,7 +106,7 @@ _TOP = (
     r"fi|dk|pl|ru|br|mx|nz|ie|tv|me|fm|ly|gg|xyz|tech|online|shop|blog|cloud|biz"
 )
 _HOST = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}[A-Za-z0-9])?){0,8}"
-_REST = r"(?:[/?#][^\s<>\"“”]{0,400}?)?"
+_REST = r"(?:/[^\s<>\"“”]{0,400}?|[?#][^\s<>\"“”]{1,400}?)?"
 _ADDRESS_END = r"(?=[.,;:!?)\]}'\"’”»*_]{0,4}(?:\s|$|[<>\"“”|]))"
 _URL = re.compile(rf"(?:(?P<scheme>https?|ftp|file)://)(?P<rest>[^\s<>\"“”]{{1,500}}?){_ADDRESS_END}")
 _WEB = re.compile(rf"www\.{_HOST}(?::\d{{1,5}})?{_REST}{_ADDRESS_END}", re.IGNORECASE)
@@ -118,7 +118,7 @@ _FILE_TYPES = (
     r"sql|db|env|lock|bin|pt|safetensors|ipynb|tex|bat|psd|ttf|srt|vtt"
 )
 _FILE = re.compile(
-    rf"[A-Za-z0-9_-][A-Za-z0-9_.-]{{0,100}}\.(?:{_FILE_TYPES})(?:\.gz)?(?![\w]|[.-]\w)"
+    rf"(?:[A-Za-z0-9_.-]{{1,60}}/){{0,8}}[A-Za-z0-9_-][A-Za-z0-9_.-]{{0,100}}\.(?:{_FILE_TYPES})(?:\.gz)?(?![\w]|[.-]\w)"
 )
 _SIGNS = {
     ".": "dot", "/": "slash", "\\": "backslash", "-": "dash", "_": "underscore", "?": "question mark",
@@ -131,10 +131,10 @@ _SPELLED_PARTS = {
     "www", "uk", "us", "eu", "tv", "fm", "ai", "io", "pdf", "txt", "py", "js", "ts", "rs", "cpp", "md", "rst", "cfg",
     "csv", "tsv", "xml", "html", "htm", "css", "json", "docx", "xlsx", "xls", "pptx", "ppt", "wav", "mp", "flac",
     "ogg", "avi", "mkv", "mov", "png", "jpg", "svg", "bmp", "gz", "exe", "dll", "iso", "sql", "db", "sh", "ini",
-    "pt", "ipynb", "psd", "ttf", "srt", "vtt", "php", "html5", "api", "url", "id", "xyz", "gg", "de", "fr", "ch",
-    "nl", "jp", "cn", "nz", "yml", "toml", "http", "https", "ftp", "usr", "src", "ip", "dns", "ssh", "cd",
+    "pt", "ipynb", "psd", "ttf", "srt", "vtt", "php", "api", "url", "xyz", "gg", "de", "fr", "ch",
+    "nl", "jp", "cn", "nz", "yml", "http", "https",
 }  # fmt: skip
-_WORDS_OF_PARTS = {"usr", "src", "toml", "flac", "avi", "de"}
+_WORDS_OF_PARTS = {"flac", "avi"}
 
 
 def said_address(text: str) -> str:
@@ -175,7 +175,7 @@ ADDRESSES = (
     Rule(_FILE, _say_file),
 )
 
-_UNIX_PATH = re.compile(r"~?(?:/[A-Za-z0-9_.-]{1,60}){2,12}/?(?![\w/])")
+_UNIX_PATH = re.compile(r"~?(?:/[A-Za-z0-9_.-]{1,60}){2,12}/?(?<![.-])(?![\w/])")
 _FLAG = re.compile(r"--?[A-Za-z][A-Za-z0-9-]{0,40}(?![\w])")
 
 
@@ -202,9 +202,9 @@ HANDLES = (
 )
 
 _SNAKE = re.compile(r"_{0,2}[A-Za-z][A-Za-z0-9]{0,40}(?:_{1,2}[A-Za-z0-9]{1,40}){1,8}_{0,2}(?![\w])")
-_VERSION_WORD = re.compile(r"[vV]\.?\s?(\d{1,4}(?:\.\d{1,5}){1,4}|\d{1,4})(?![\w]|\.\d)")
+_VERSION_WORD = re.compile(r"(?:v\.?\s?|V(?=\d+\.\d))(\d{1,4}(?:\.\d{1,5}){1,4}|\d{1,4})(?![\w]|\.\d)")
 _MODEL = re.compile(
-    r"[A-Za-z]{1,12}(?:-?\d{1,7}[A-Za-z]{0,3})(?:-?(?:[A-Z]{1,3}|\d{1,5})(?![a-z])){0,3}(?P<s>s)?(?![\w]|-\w|[.]\d)"
+    r"[A-Za-z]{1,12}(?:-?\d{1,7}(?:(?!s(?!\w))[A-Za-z]{1,3})?)(?:-?(?:[A-Z]{1,3}|\d{1,5})(?![a-z])){0,3}(?P<s>s)?(?![\w]|-\w|[.]\d)"
 )
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _CHEMICAL = re.compile(r"(?:[A-Z][a-z]?[₀-₉]{0,3}){1,8}(?![\w])")

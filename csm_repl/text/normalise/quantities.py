@@ -64,7 +64,7 @@ UNITS = {
     "ms": "millisecond", "µs": "microsecond", "μs": "microsecond", "ns": "nanosecond", "s": "second",
     "sec": "second", "secs": "second", "min": "minute", "mins": "minute", "hr": "hour", "hrs": "hour",
     "h": "hour", "yrs": "year", "yr": "year", "mph": "mile per hour", "kph": "kilometer per hour",
-    "km/h": "kilometer per hour", "kmh": "kilometer per hour", "m/s": "meter per second",
+    "km/h": "kilometer per hour", "km/s": "kilometer per second", "m/s²": "meter per second squared", "kmh": "kilometer per hour", "m/s": "meter per second",
     "MB/s": "megabyte per second", "GB/s": "gigabyte per second", "Mbit/s": "megabit per second",
     "rpm": "revolution per minute", "g/L": "gram per liter", "mg/L": "milligram per liter",
     "kg/m³": "kilogram per cubic meter", "m²": "square meter", "km²": "square kilometer",
@@ -181,6 +181,11 @@ def _say_measured_size(match: re.Match[str]) -> str:
     return f"{number(match['low'])} by {number(high)} {plural(UNITS[match['unit']], high)}"
 
 
+def _say_inches(match: re.Match[str]) -> str | None:
+    quoted = before(match, _QUOTE_BEFORE) is not None
+    return None if quoted else f"{number(match[1])} {plural('inch', match[1])}"
+
+
 def _say_feet(match: re.Match[str]) -> str:
     return f"{cardinal(match[1])} foot {cardinal(match[2])}"
 
@@ -194,7 +199,7 @@ _SIZE = re.compile(rf"(\d{{1,5}})\s?[x×]\s?(\d{{1,5}})(?:\s?[x×]\s?(\d{{1,5}})
 _FACTOR = re.compile(rf"({AMOUNT})[x×](?![\w]|\s?\d)")
 _POWER = re.compile(r"(\d{1,6}(?:\.\d{1,9})?)[eE]([+-]?)(\d{1,3})(?!\w|[.,]\d)")
 _RAISED = re.compile(r"(\d{1,9}|[A-Za-z])(?:\^(?P<minus>[-−])?(?P<to>\d{1,4}|[a-z])|(?P<sign>[²³]))(?!\w)")
-_SPECIAL_SLASHES = {"24/7": "twenty-four seven", "50/50": "fifty fifty", "9/11": "nine eleven"}
+_SPECIAL_SLASHES = {"24/7": "twenty-four seven", "50/50": "fifty fifty", "9/11": "nine eleven", "20/20": "twenty twenty"}
 _WORDS_BELOW = {"2": ("half", "halves"), "4": ("quarter", "quarters")}
 
 
@@ -352,7 +357,7 @@ BEHIND_NUMBERS = (
     Rule(_MEASURED_SIZE, _say_measured_size),
     Rule(_FEET_AND_INCHES, _say_feet),
     Rule(_MEASURE, _say_measure),
-    Rule(_INCHES, lambda match: f"{number(match[1])} {plural('inch', match[1])}"),
+    Rule(_INCHES, _say_inches),
     Rule(_VULGAR, _say_vulgar),
     Rule(_FRACTION, _say_fraction),
 )

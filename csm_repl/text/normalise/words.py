@@ -26,7 +26,7 @@ _BEHIND_NAMES = {
 }  # fmt: skip
 _EVERYWHERE = {
     "e.g.": "for example", "eg.": "for example", "e.g": "for example", "i.e.": "that is", "ie.": "that is",
-    "i.e": "that is", "etc.": "et cetera", "vs.": "versus", "vs": "versus", "approx.": "approximately",
+    "i.e": "that is", "etc.": "et cetera", "vs.": "versus", "approx.": "approximately",
     "a.k.a.": "also known as", "aka": "also known as", "w/": "with", "w/o": "without", "b/c": "because",
     "c/o": "care of", "n/a": "not applicable", "dept.": "department", "et al.": "and others", "cf.": "compare",
     "ca.": "circa", "incl.": "including", "excl.": "excluding", "govt.": "government", "intl.": "international",
@@ -47,12 +47,14 @@ def _any(words: object) -> str:
 
 
 _CAPITALISED = re.compile(r"[A-Z][\w'’-]*[.]?\s\Z")
-_TITLE = re.compile(rf"(?P<short>{_any(_TITLES)})\.?\s(?=[\"'“‘]?[A-Z])")
+_TITLE = re.compile(
+    rf"(?P<short>{_any(_TITLES)})\.\s(?=[\"'“‘]?[A-Z]|(?:and|or|&)\s(?:{_any(_TITLES)})\.)"
+)
 _TITLE_DOT = re.compile(rf"(?P<short>{_any(_TITLES)})\.(?=\s?[A-Z])")
 _BEHIND = re.compile(rf"(?P<short>{_any(_BEHIND_NAMES)})\.(?![\w])")
 _ANYWHERE = re.compile(rf"(?P<short>{_any(_EVERYWHERE)})(?![\w])", re.IGNORECASE)
 _WITH_NUMBER = re.compile(
-    rf"(?P<short>{_any(_BEFORE_NUMBERS)})\.\s?(?=\d|[IVX]+\b)|(?P<bare>pp?|vol|ch|fig)\s(?=\d)", re.IGNORECASE
+    rf"(?P<short>{_any(_BEFORE_NUMBERS)})\.\s?(?=\d|[IVX]{{2,}}\b)|(?P<bare>pp?|vol|ch|fig)\s(?=\d)", re.IGNORECASE
 )
 _SAINTS_AND_STREETS = {"St", "Dr"}
 
@@ -64,8 +66,6 @@ def _like(typed: str, said: str) -> str:
 
 def _say_title(match: re.Match[str]) -> str | None:
     short = match["short"]
-    if "." not in match[0] and short not in {"Dr", "Mr", "Mrs", "Ms", "Prof"}:
-        return None
     if short in _SAINTS_AND_STREETS and before(match, _CAPITALISED) and word_before(match) not in _OPENERS:
         # "Main St. John left": a street's name comes before, so this is a street.
         previous = word_before(match)
@@ -94,6 +94,8 @@ def _say_anywhere(match: re.Match[str]) -> str | None:
         return "also known as"
     if short.isupper() and lower in {"vs", "ca.", "tel."} and len(short) > 1 and lower != "vs":
         return None
+    if lower == "vs." and len(word_before(match)) == 1:
+        return None  # "T Vs." is the plural of a spelled word
     said = _EVERYWHERE[lower]
     if short[0].isupper() and lower != "n/a":
         said = _like(short, said)
@@ -122,9 +124,7 @@ ABBREVIATIONS = (
     Rule(_ANYWHERE, _say_anywhere),
 )
 STARTS = frozenset(
-    word.split()[0].lower().rstrip(".")
-    for word in (*_TITLES, *_BEHIND_NAMES, *_EVERYWHERE, *_BEFORE_NUMBERS)
-    if word[-1] != "/"
+    re.split(r"[\W\d]", word.lower())[0] for word in (*_TITLES, *_BEHIND_NAMES, *_EVERYWHERE, *_BEFORE_NUMBERS)
 )
 """First words, in small letters and without a full stop, of what the rules here may change."""
 
@@ -152,7 +152,10 @@ _COUNTED_NOUNS = frozenset(
 _SINGLE = {"I": 1, "V": 5, "X": 10}
 _VALUES = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100}
 _CLOSES = re.compile(r"(?:['’]s)?(?:\s*\Z|[.,;:!?)\"”’]|\s(?:of|and|was|is|in|had|made|to|reigned|ruled|died|became)\b)")
-_CLOSES_NOUN = re.compile(r"(?:['’]s)?(?:\s*\Z|[.,;:!?)\"”’]|\s(?:of|and)\b)")
+_I_THE_SPEAKER = re.compile(
+    r"['’][^s]|\s(?:am|was|have|had|think|thought|know|knew|like|liked|love|loved|hate|hated|want|wanted|did|do|can|could|"
+    r"will|would|should|wrote|said|say|saw|see|mean|meant|need|needed|never|always|really|just|don|didn|must|made)\b"
+)
 _WORLD_WAR = re.compile(r"\bWorld War \Z")
 _NOT_NUMERALS = {"LI", "LX", "LV", "XL", "XX", "XXX", "VI", "XI", "LIV", "LIX"}
 _NAME_BEFORE = re.compile(r"([A-ZÀ-Þ][\w'’-]*)\s\Z")
@@ -178,7 +181,7 @@ def _say_roman(match: re.Match[str]) -> str | None:
         return f"the {ordinal(str(_roman_value(roman))).capitalize()}{tail}"
     if len(roman) == 1:
         counted = name in _COUNTED_NOUNS or before(match, _WORLD_WAR) is not None
-        fits = counted and (roman != "I" or _CLOSES_NOUN.match(match.string, match.end()) is not None)
+        fits = counted and (roman != "I" or _I_THE_SPEAKER.match(match.string, match.end()) is None)
         return f"{cardinal(str(_SINGLE[roman])).capitalize()}{tail}" if fits else None
     if name.isupper() and len(name) > 1:
         return None
@@ -285,8 +288,8 @@ def _say_operator(match: re.Match[str]) -> str | None:
     if sign in "-−–/*·":
         # Only in a sum: "5 - 3 = 2"; elsewhere it is a dash.
         near = match.string[max(0, start - 24) : start] + right
-        return said if numbers and (spaced or sign in "*/·") and re.search(r"[=+×÷]", near) else None
-    if sign in "=→≈≠≤≥":
+        return said if numbers and (spaced or sign in "*/·") and operand[-1] not in "abcABCDEF" and re.search(r"[=+×÷]", near) else None
+    if sign in "=→≠":
         return said if spaced or numbers or sign == "=" else None
     return said if numbers else None
 
