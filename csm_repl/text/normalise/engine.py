@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from csm_repl.text.normalise import dates, initialisms, marks, names, quantities, words
 from csm_repl.text.normalise.rule import Rule
 
-__all__ = ["Normalised", "Replacement", "normalise"]
+__all__ = ["Normalised", "Replacement", "joined", "normalise"]
 
 _MOST_PASSES = 6
 
@@ -51,15 +51,15 @@ def normalise(text: str) -> Normalised:
     for _ in range(_MOST_PASSES):
         left = Normalised(said, tuple(Replacement(*span) for span in marks.unspoken(said)))
         spelled = Normalised(left.said, tuple(_written_out(left.said)))
-        change = _joined(left, spelled)
+        change = joined(left, spelled)
         if not change.replacements:
             break
-        result = _joined(result, change)
+        result = joined(result, change)
         said = change.said
     return result
 
 
-def _joined(first: Normalised, second: Normalised) -> Normalised:
+def joined(first: Normalised, second: Normalised) -> Normalised:
     """Two replacings, the second of what the first gave, as one.
 
     Where they overlap, they become one replacement.

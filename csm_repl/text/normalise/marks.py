@@ -27,7 +27,7 @@ _EMOJI_TAIL = "(?:[\ufe0e\ufe0f\u200d\u20e3\U0001f3fb-\U0001f3ff]|[\U000e0020-\U
 _EMOJI = re.compile(rf"\s?(?:{_EMOJI_ONE}{_EMOJI_TAIL}{{0,4}})+")
 _KEYCAP = re.compile("(?<=[0-9#*])\ufe0f?\u20e3")
 _EMOTICON = re.compile(
-    r"(?:[:;=8][-^o']?[)(\]\[DPpOo3/|\\*]+|[)(][-^]?[:;=]|[xX]D+|<3|\^_?\^|T_T|:'\(|>:\(|"
+    r"(?:[:;=8][-^o']?[)(\]\[DPpOo3/|\\*]+|[xX]D+|<3|\^_?\^|T_T|:'\(|>:\(|"
     r"¯\\_\(ツ\)_/¯)(?=\s|$|[.,!?])"
 )
 _BARE = re.compile("[™®℠•]|(?<!\\S)\\*{1,3}(?!\\S)")

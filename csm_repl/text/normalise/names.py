@@ -6,7 +6,7 @@ import re
 
 from csm_repl.text.normalise.initialisms import is_initialism
 from csm_repl.text.normalise.numbers import cardinal, code_number, digits, spelled
-from csm_repl.text.normalise.rule import Rule, before
+from csm_repl.text.normalise.rule import Rule, before, word_before
 
 __all__ = ["ADDRESSES", "CODES", "DIGIT_NAMES", "HANDLES", "PATHS"]
 
@@ -163,8 +163,8 @@ def _say_plain_address(match: re.Match[str]) -> str:
 
 
 def _say_file(match: re.Match[str]) -> str | None:
-    # "well.so" is two sentences without a space between; a file is no word with a capital behind the point.
-    return said_address(match[0])
+    # "m.p.h" is no header.
+    return None if re.fullmatch(r"(?:[A-Za-z]\.)+[A-Za-z]", match[0]) else said_address(match[0])
 
 
 ADDRESSES = (
@@ -175,8 +175,13 @@ ADDRESSES = (
     Rule(_FILE, _say_file),
 )
 
-_UNIX_PATH = re.compile(r"~?(?:/[A-Za-z0-9_.-]{1,60}){2,12}/?(?<![.-])(?![\w/])")
+_UNIX_PATH = re.compile(r"(?<![\w/])~?(?:/[A-Za-z0-9_.-]{1,60}){2,12}/?(?<![.-])(?![\w/])")
 _FLAG = re.compile(r"--?[A-Za-z][A-Za-z0-9-]{0,40}(?![\w])")
+
+
+_BEFORE_FLAGS = frozenset(
+    "flag option use with pass run add set using try give need without push pull commit install clone rebase checkout merge run switch git pip parameter argument or and".split()
+)
 
 
 def _say_path(match: re.Match[str]) -> str:
@@ -184,7 +189,9 @@ def _say_path(match: re.Match[str]) -> str:
 
 
 def _say_flag(match: re.Match[str]) -> str | None:
-    if not match[0].startswith("--"):
+    # "He said --and left": two hyphens are as often a dash.
+    is_flag = "-" in match[0][2:] or word_before(match).lower() in _BEFORE_FLAGS
+    if not match[0].startswith("--") or not (is_flag or match.start() == 0 and match[0].islower()):
         return None
     words = " ".join(part for part in match[0].split("-") if part)
     return f"dash dash {words}"
@@ -204,7 +211,7 @@ HANDLES = (
 _SNAKE = re.compile(r"_{0,2}[A-Za-z][A-Za-z0-9]{0,40}(?:_{1,2}[A-Za-z0-9]{1,40}){1,8}_{0,2}(?![\w])")
 _VERSION_WORD = re.compile(r"(?:v\.?\s?|V(?=\d+\.\d))(\d{1,4}(?:\.\d{1,5}){1,4}|\d{1,4})(?![\w]|\.\d)")
 _MODEL = re.compile(
-    r"[A-Za-z]{1,12}(?:-?\d{1,7}(?:(?!s(?!\w))[A-Za-z]{1,3})?)(?:-?(?:[A-Z]{1,3}|\d{1,5})(?![a-z])){0,3}(?P<s>s)?(?![\w]|-\w|[.]\d)"
+    r"[A-Za-z]{1,12}(?:-?\d{1,7}(?:(?!s(?!\w))[A-Za-z]{1,3})?)(?:-?(?:[A-Z]{1,3}|\d{1,5})(?![a-z])){0,3}(?P<s>s)?(?![\w]|-\w|[.,]\d)"
 )
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _CHEMICAL = re.compile(r"(?:[A-Z][a-z]?[₀-₉]{0,3}){1,8}(?![\w])")

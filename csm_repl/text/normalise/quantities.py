@@ -199,6 +199,14 @@ _SIZE = re.compile(rf"(\d{{1,5}})\s?[x×]\s?(\d{{1,5}})(?:\s?[x×]\s?(\d{{1,5}})
 _FACTOR = re.compile(rf"({AMOUNT})[x×](?![\w]|\s?\d)")
 _POWER = re.compile(r"(\d{1,6}(?:\.\d{1,9})?)[eE]([+-]?)(\d{1,3})(?!\w|[.,]\d)")
 _RAISED = re.compile(r"(\d{1,9}|[A-Za-z])(?:\^(?P<minus>[-−])?(?P<to>\d{1,4}|[a-z])|(?P<sign>[²³]))(?!\w)")
+_BOOKS = frozenset(
+    """
+    Genesis Exodus Leviticus Numbers Deuteronomy Joshua Judges Ruth Samuel Kings Chronicles Ezra Nehemiah Esther Job
+    Psalm Psalms Proverbs Ecclesiastes Isaiah Jeremiah Lamentations Ezekiel Daniel Hosea Joel Amos Jonah Micah
+    Matthew Mark Luke John Acts Romans Corinthians Galatians Ephesians Philippians Colossians Thessalonians Timothy
+    Titus Hebrews James Peter Jude Revelation Surah Sura Quran
+    """.split()
+)
 _SPECIAL_SLASHES = {"24/7": "twenty-four seven", "50/50": "fifty fifty", "9/11": "nine eleven", "20/20": "twenty twenty"}
 _WORDS_BELOW = {"2": ("half", "halves"), "4": ("quarter", "quarters")}
 
@@ -246,6 +254,8 @@ def _say_range(match: re.Match[str]) -> str | None:
             return f"{year(low)} to {cardinal(high)}"
         return None
     said = _bare(high)
+    if dash == ":" and word_before(match).rstrip(".") in _BOOKS:
+        return f"{number(low)} {number(high)}"
     if match["s"]:
         if len(high) != 4 and not (len(high) == 2 and high[1] == "0"):
             return None
@@ -284,7 +294,7 @@ def _say_raised(match: re.Match[str]) -> str | None:
 _DECIMAL = re.compile(rf"(?:{AMOUNT}|\.\d{{1,15}})(?:\s(?P<size>{_SIZES})\b)?{NOTHING_MORE}")
 _ORDINAL = re.compile(r"(\d{1,3}(?:,\d{3})+|\d{1,12})(?:st|nd|rd|th|ST|ND|RD|TH)(?![\w])")
 _WITH_LETTERS = re.compile(r"(\d{1,4})([A-Z]{1,2}|p|k)(s)?(?![\w]|[.]\d)")
-_MANY_OF_A_KIND = re.compile(r"(\d{3,4})s(?!\w)")
+_MANY_OF_A_KIND = re.compile(r"(\d{3,4})['’]?s(?!\w)")
 _PLUS_BEHIND = re.compile(rf"({AMOUNT})\+(?![\w+]|\s?\d)")
 _FEET_BEHIND = re.compile(r"['′\"″](?!\w)")
 _QUOTE_BEFORE = re.compile(r"['‘\"“][^'’\"”]*\Z")
@@ -381,7 +391,7 @@ _SIGN_WORDS = {
     "-": "minus", "−": "minus", "–": "minus", "+": "plus", "±": "plus or minus", "~": "about", "≈": "about",
     "≥": "at least", "≤": "at most", ">": "more than", "<": "less than", "√": "square root of",
 }  # fmt: skip
-_SIGN = re.compile(r"(?P<sign>[-−–+±~≈≥≤<>√])(?:\s?)(?=[$€£¥₹₩]?\.?\d)")
+_SIGN = re.compile(r"(?P<sign>[-−–+±~≈≥≤<>√])(?:\s?)(?=[$€£¥₹₩]?\.?\d)(?!\S{1,80}[@>]|\d+[A-Za-z]{3})")
 
 
 def _say_sign(match: re.Match[str]) -> str | None:

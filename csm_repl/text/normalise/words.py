@@ -174,6 +174,8 @@ def _say_roman(match: re.Match[str]) -> str | None:
     if not roman or found is None:
         return None
     name, tail = found[1], match["s"] or ""
+    if len(roman) == 1 and roman not in _SINGLE:
+        return None
     closed = _CLOSES.match(match.string, match.end()) is not None
     if name in _RULERS and (len(roman) > 1 or roman == "V" or (roman == "X" and name != "Malcolm") or closed):
         if roman == "X" and name == "Malcolm":
