@@ -41,10 +41,13 @@ _MONTH_DAY = re.compile(
 )
 _MONTH_YEAR = re.compile(rf"{_MONTH}(?P<comma>,?\s{{1,2}}){_YEAR}{_END}")
 _WEEKDAY = re.compile(
-    rf"(?P<weekday>{'|'.join(name.capitalize() for name in _DAYS)})(?:\.,?|,)\s{{1,2}}(?={_MONTH}\s|\d{{1,2}}(?:st|nd|rd|th)?\s)"
+    rf"(?P<weekday>{'|'.join(name.capitalize() for name in _DAYS)})(?:\.,?|,)\s{{1,2}}"
+    rf"(?={_MONTH}\s|\d{{1,2}}(?:st|nd|rd|th)?\s)"
 )
 _DAY_MONTH = re.compile(rf"{_DAY}\s{{1,2}}(?:of\s)?{_MONTH}(?:,?\s{{1,2}}{_YEAR}{_END}|(?![\w]))")
-_ISO = re.compile(rf"{_YEAR}(?P<mark>[-/])(?P<month>0[1-9]|1[0-2])(?P=mark)(?P<day>0[1-9]|[12]\d|3[01])(?=T|{_END})")
+_ISO = re.compile(
+    rf"{_YEAR}(?P<mark>[-/])(?P<month>0[1-9]|1[0-2])(?P=mark)(?P<day>0[1-9]|[12]\d|3[01])(?=T|{_END})"
+)
 _SLASHES = re.compile(rf"(?P<first>\d{{1,2}})/(?P<second>\d{{1,2}})/(?P<year>\d{{4}}|\d\d){_END}(?!/)")
 _POINTS = re.compile(rf"(?P<day>\d{{1,2}})\.\s?(?P<month>\d{{1,2}})\.\s?{_YEAR}{_END}")
 _MONTH_SLASH_YEAR = re.compile(rf"(?P<month>0[1-9]|1[0-2])/{_YEAR}{_END}")
@@ -57,8 +60,10 @@ def _said_date(month: str, day: str, written_year: str | None, comma: str = ", "
 
 
 def _say_month_day(match: re.Match[str]) -> str | None:
-    if not match["year"] and match["day"] == match.string[match.end("day") - len(match["day"]) : match.end()] and (
-        _counts(match)
+    if (
+        not match["year"]
+        and match["day"] == match.string[match.end("day") - len(match["day"]) : match.end()]
+        and (_counts(match))
     ):
         return None
     month = _month(match["month"])
@@ -117,7 +122,11 @@ def _say_month_slash_year(match: re.Match[str]) -> str:
     return f"{_MONTHS[int(match['month']) - 1]} {year(match['year'])}"
 
 
-MONTH_DAYS = (Rule(_WEEKDAY, _say_weekday), Rule(_MONTH_DAY, _say_month_day), Rule(_MONTH_YEAR, _say_month_year))
+MONTH_DAYS = (
+    Rule(_WEEKDAY, _say_weekday),
+    Rule(_MONTH_DAY, _say_month_day),
+    Rule(_MONTH_YEAR, _say_month_year),
+)
 STARTS = frozenset((*map(str.lower, _MONTHS), *_SHORT, *_DAYS, "ad", "a"))
 DATES = (
     Rule(_ISO, _say_iso),

@@ -141,8 +141,10 @@ _SIGN_RULES: tuple[Rule, ...] = (
     *quantities.NUMBERS[-1:],
     *quantities.BEHIND_NUMBERS[5:6],
 )
-_FIRST_WORDS = words.STARTS | words.NUMBERED_STARTS | dates.STARTS | frozenset(map(str.lower, quantities.CURRENCY_CODES))
-_SILENT_SIGNS = frozenset(",;:!?\"”“)]}…")
+_FIRST_WORDS = (
+    words.STARTS | words.NUMBERED_STARTS | dates.STARTS | frozenset(map(str.lower, quantities.CURRENCY_CODES))
+)
+_SILENT_SIGNS = frozenset(',;:!?"”“)]}…')
 
 
 def _written_out(text: str) -> list[Replacement]:

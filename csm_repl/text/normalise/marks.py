@@ -36,7 +36,21 @@ _ACTION = re.compile(
 )
 _OPENS = re.compile(r"(?:\A|[.!?…:;—–-][\"'”’)]?\s{0,2}|\n\s*)\Z")
 _CLOSES = re.compile(r"\s{0,2}(?:\Z|\n|[\"“‘(]?[A-Z])")
-_NO_ACTIONS = {"this", "is", "was", "his", "as", "yes", "always", "us", "its", "has", "thing", "nothing", "something"}
+_NO_ACTIONS = {
+    "this",
+    "is",
+    "was",
+    "his",
+    "as",
+    "yes",
+    "always",
+    "us",
+    "its",
+    "has",
+    "thing",
+    "nothing",
+    "something",
+}
 
 
 def unspoken(text: str) -> list[tuple[int, int, str]]:

@@ -6,19 +6,24 @@ import re
 
 from csm_repl.text.normalise.initialisms import is_initialism
 from csm_repl.text.normalise.numbers import cardinal, code_number, digits, spelled
-from csm_repl.text.normalise.rule import Rule, before, word_before
+from csm_repl.text.normalise.rule import Rule, before, word_before, word_set
 
 __all__ = ["ADDRESSES", "CODES", "DIGIT_NAMES", "HANDLES", "PATHS"]
 
 # --- digits in groups ---------------------------------------------------------------------------------
 
 _PHONE = re.compile(
-    r"(?P<plus>\+)?(?P<groups>\(\d{1,5}\)\s?\d{2,5}(?:[-. ]\d{2,6}){1,4}|\d{1,4}(?:[-. ](?:\(\d{1,6}\)|\d{1,6})){1,6})"
+    r"(?P<plus>\+)?(?P<groups>\(\d{1,5}\)\s?\d{2,5}(?:[-. ]\d{2,6}){1,4}"
+    r"|\d{1,4}(?:[-. ](?:\(\d{1,6}\)|\d{1,6})){1,6})"
     r"(?![\w]|[.,:/-]\d)"
 )
-_EMERGENCY = re.compile(r"\b(?:[Cc]all|[Dd]ial|[Pp]hone|[Rr]ing|[Cc]alled|[Dd]ialed|[Cc]alling)\s(?:[^.!?]{0,20}\s)?\Z")
+_EMERGENCY = re.compile(
+    r"\b(?:[Cc]all|[Dd]ial|[Pp]hone|[Rr]ing|[Cc]alled|[Dd]ialed|[Cc]alling)\s(?:[^.!?]{0,20}\s)?\Z"
+)
 _IP = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}(?::(?P<port>\d{1,5}))?(?![\w]|\.\d)")
-_VERSION = re.compile(r"\d{1,4}(?:\.\d{1,5}){2,4}(?:-?(?P<stage>rc|beta|alpha)\.?(?P<n>\d{1,3})?)?(?![\w]|\.\d)")
+_VERSION = re.compile(
+    r"\d{1,4}(?:\.\d{1,5}){2,4}(?:-?(?P<stage>rc|beta|alpha)\.?(?P<n>\d{1,3})?)?(?![\w]|\.\d)"
+)
 _SOFTWARE = re.compile(
     r"\b(?:Python|PHP|Java|Ubuntu|Debian|Fedora|iOS|macOS|Android|Node|Go|Rust|Ruby|Swift|Kotlin|CUDA|Windows|"
     r"Linux|kernel|Django|PyTorch|TensorFlow|Chrome|Firefox|Safari|Postgres|PostgreSQL|MySQL|Blender|Unity|"
@@ -47,8 +52,7 @@ def _say_phone(match: re.Match[str]) -> str | None:
     if "-" in match["groups"] and " " not in match["groups"]:
         shapes = ([3, 4], [3, 3, 4], [1, 3, 3, 4])
         return _said_groups(match["groups"]) if sizes in shapes else None
-    shapes = ([3, 3, 4], [1, 3, 3, 4])
-    if sizes in shapes or (groups[0][0] == "0" and total >= 9 and len(groups) >= 2):
+    if sizes in ([3, 3, 4], [1, 3, 3, 4]) or (groups[0][0] == "0" and total >= 9 and len(groups) >= 2):
         return _said_groups(match["groups"])
     return None
 
@@ -105,12 +109,16 @@ _TOP = (
     r"com|org|net|edu|gov|mil|int|info|io|ai|dev|app|co|uk|de|fr|it|es|nl|eu|us|ca|au|jp|cn|in|ch|at|be|se|no|"
     r"fi|dk|pl|ru|br|mx|nz|ie|tv|me|fm|ly|gg|xyz|tech|online|shop|blog|cloud|biz"
 )
-_HOST = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}[A-Za-z0-9])?){0,8}"
+_HOST = (
+    r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}[A-Za-z0-9])?){0,8}"
+)
 _REST = r"(?:/[^\s<>\"“”]{0,400}?|[?#][^\s<>\"“”]{1,400}?)?"
 _ADDRESS_END = r"(?=[.,;:!?)\]}'\"’”»*_]{0,4}(?:\s|$|[<>\"“”|]))"
 _URL = re.compile(rf"(?:(?P<scheme>https?|ftp|file)://)(?P<rest>[^\s<>\"“”]{{1,500}}?){_ADDRESS_END}")
 _WEB = re.compile(rf"www\.{_HOST}(?::\d{{1,5}})?{_REST}{_ADDRESS_END}", re.IGNORECASE)
-_DOMAIN = re.compile(rf"(?=[\w.-]{{0,80}}[A-Za-z])(?:[A-Za-z0-9-]{{1,63}}\.){{1,5}}(?:{_TOP})(?![\w-])(?::\d{{1,5}}(?!\d))?{_REST}{_ADDRESS_END}")
+_DOMAIN = re.compile(
+    rf"(?=[\w.-]{{0,80}}[A-Za-z])(?:[A-Za-z0-9-]{{1,63}}\.){{1,5}}(?:{_TOP})(?![\w-])(?::\d{{1,5}}(?!\d))?{_REST}{_ADDRESS_END}"
+)
 _MAIL = re.compile(rf"(?:mailto:)?[A-Za-z0-9._%+-]{{1,64}}@{_HOST}\.[A-Za-z]{{2,24}}(?![\w@])")
 _FILE_TYPES = (
     r"txt|pdf|docx?|xlsx?|pptx?|csv|tsv|json|ya?ml|toml|xml|html?|css|js|ts|py|rs|go|cpp|c|h|java|sh|md|rst|ini|"
@@ -128,9 +136,12 @@ _SIGNS = {
 }  # fmt: skip
 _PARTS = re.compile(r"[A-Za-z]+|[0-9]+|.", re.DOTALL)
 _SPELLED_PARTS = {
-    "www", "uk", "us", "eu", "tv", "fm", "ai", "io", "pdf", "txt", "py", "js", "ts", "rs", "cpp", "md", "rst", "cfg",
-    "csv", "tsv", "xml", "html", "htm", "css", "json", "docx", "xlsx", "xls", "pptx", "ppt", "wav", "mp", "flac",
-    "ogg", "avi", "mkv", "mov", "png", "jpg", "svg", "bmp", "gz", "exe", "dll", "iso", "sql", "db", "sh", "ini",
+    "www", "uk", "us", "eu", "tv", "fm", "ai", "io", "pdf", "txt", "py", "js", "ts", "rs", "cpp", "md",
+    "rst", "cfg",
+    "csv", "tsv", "xml", "html", "htm", "css", "json", "docx", "xlsx", "xls", "pptx", "ppt", "wav", "mp",
+    "flac",
+    "ogg", "avi", "mkv", "mov", "png", "jpg", "svg", "bmp", "gz", "exe", "dll", "iso", "sql", "db", "sh",
+    "ini",
     "pt", "ipynb", "psd", "ttf", "srt", "vtt", "php", "api", "url", "xyz", "gg", "de", "fr", "ch",
     "nl", "jp", "cn", "nz", "yml", "http", "https",
 }  # fmt: skip
@@ -179,8 +190,9 @@ _UNIX_PATH = re.compile(r"(?<![\w/])~?(?:/[A-Za-z0-9_.-]{1,60}){2,12}/?(?<![.-])
 _FLAG = re.compile(r"--?[A-Za-z][A-Za-z0-9-]{0,40}(?![\w])")
 
 
-_BEFORE_FLAGS = frozenset(
-    "flag option use with pass run add set using try give need without push pull commit install clone rebase checkout merge run switch git pip parameter argument or and".split()
+_BEFORE_FLAGS = word_set(
+    "flag option use with pass run add set using try give need without "
+    "push pull commit install clone rebase checkout merge run switch git pip parameter argument or and"
 )
 
 
@@ -191,7 +203,7 @@ def _say_path(match: re.Match[str]) -> str:
 def _say_flag(match: re.Match[str]) -> str | None:
     # "He said --and left": two hyphens are as often a dash.
     is_flag = "-" in match[0][2:] or word_before(match).lower() in _BEFORE_FLAGS
-    if not match[0].startswith("--") or not (is_flag or match.start() == 0 and match[0].islower()):
+    if not match[0].startswith("--") or not (is_flag or (match.start() == 0 and match[0].islower())):
         return None
     words = " ".join(part for part in match[0].split("-") if part)
     return f"dash dash {words}"
@@ -239,7 +251,7 @@ def _say_model(match: re.Match[str]) -> str | None:
     for group in groups:
         if group.isdigit():
             said.append(code_number(group))
-        elif len(group) <= 3 and group.isupper() or is_initialism(group):
+        elif (len(group) <= 3 and group.isupper()) or is_initialism(group):
             said.append(spelled(group))
         else:
             said.append(_SMALL_MODELS.get(group, group))
@@ -263,4 +275,3 @@ CODES = (
     Rule(_CHEMICAL, _say_chemical),
     Rule(_MODEL, _say_model),
 )
-

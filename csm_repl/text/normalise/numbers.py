@@ -36,7 +36,7 @@ def plain(text: str) -> str:
 @functools.lru_cache(maxsize=4096)
 def cardinal(text: str) -> str:
     """ "1,234" -> "one thousand two hundred and thirty-four"."""
-    from num2words import num2words
+    from num2words import num2words  # type: ignore[import-untyped]
 
     value = plain(text)
     if len(value) > _MAX_CARDINAL_DIGITS:
@@ -80,7 +80,7 @@ def oh_number(text: str) -> str:
 
 
 def code_number(text: str) -> str:
-    """Digits that name something: a model, a flight, a room. "101" -> "one oh one", "1080" -> "ten eighty"."""
+    """Digits that name something: a model, a flight, a room. "101" -> "one oh one"."""
     if text[0] == "0" or len(text) > 4:
         return digits(text)
     if len(text) <= 2 or text[1:].strip("0") == "":
@@ -91,7 +91,7 @@ def code_number(text: str) -> str:
 
 
 def plural(noun: str, amount: str) -> str:
-    """`noun` for an amount as typed: as it is for "1", else its plural. Knows "degree Celsius" and "x per y"."""
+    """`noun` for an amount as typed: as it is for "1", else its plural. Knows "x per y"."""
     if amount.strip("-−+") == "1":
         return noun
     head, per, tail = noun.partition(" per ")

@@ -15,9 +15,19 @@ from csm_repl.text.normalise.numbers import (
     spelled,
     year,
 )
-from csm_repl.text.normalise.rule import NOTHING_MORE, Rule, before, next_word, word_before
+from csm_repl.text.normalise.rule import NOTHING_MORE, Rule, before, next_word, word_before, word_set
 
-__all__ = ["AMOUNT", "BEHIND_NUMBERS", "CURRENCY_CODES", "DECADES", "MONEY", "NUMBERS", "SIGNS", "UNITS", "counted"]
+__all__ = [
+    "AMOUNT",
+    "BEHIND_NUMBERS",
+    "CURRENCY_CODES",
+    "DECADES",
+    "MONEY",
+    "NUMBERS",
+    "SIGNS",
+    "UNITS",
+    "counted",
+]
 
 AMOUNT = r"(?:\d{1,3}(?:[,\u00a0\u202f]\d{3}){1,9}(?!\d)|\d{1,33})(?:\.\d{1,15})?"
 _DASH = r"[-–—−]"
@@ -25,8 +35,10 @@ _SIZES = r"hundred|thousand|million|billion|trillion"
 
 _CURRENCIES = {
     "$": ("dollar", "cent"), "€": ("euro", "cent"), "£": ("pound", "penny"), "¥": ("yen", ""),
-    "₹": ("rupee", "paisa"), "₩": ("won", ""), "US$": ("U S dollar", "cent"), "A$": ("Australian dollar", "cent"),
-    "C$": ("Canadian dollar", "cent"), "CA$": ("Canadian dollar", "cent"), "AU$": ("Australian dollar", "cent"),
+    "₹": ("rupee", "paisa"), "₩": ("won", ""), "US$": ("U S dollar", "cent"), "A$": ("Australian dollar",
+    "cent"),
+    "C$": ("Canadian dollar", "cent"), "CA$": ("Canadian dollar", "cent"), "AU$": ("Australian dollar",
+    "cent"),
     "NZ$": ("New Zealand dollar", "cent"), "HK$": ("Hong Kong dollar", "cent"),
     "USD": ("U S dollar", "cent"), "EUR": ("euro", "cent"), "GBP": ("British pound", "penny"),
     "JPY": ("Japanese yen", ""), "CHF": ("Swiss franc", ""), "CAD": ("Canadian dollar", "cent"),
@@ -64,7 +76,8 @@ UNITS = {
     "ms": "millisecond", "µs": "microsecond", "μs": "microsecond", "ns": "nanosecond", "s": "second",
     "sec": "second", "secs": "second", "min": "minute", "mins": "minute", "hr": "hour", "hrs": "hour",
     "h": "hour", "yrs": "year", "yr": "year", "mph": "mile per hour", "kph": "kilometer per hour",
-    "km/h": "kilometer per hour", "km/s": "kilometer per second", "m/s²": "meter per second squared", "kmh": "kilometer per hour", "m/s": "meter per second",
+    "km/h": "kilometer per hour", "km/s": "kilometer per second", "m/s²": "meter per second squared",
+    "kmh": "kilometer per hour", "m/s": "meter per second",
     "MB/s": "megabyte per second", "GB/s": "gigabyte per second", "Mbit/s": "megabit per second",
     "rpm": "revolution per minute", "g/L": "gram per liter", "mg/L": "milligram per liter",
     "kg/m³": "kilogram per cubic meter", "m²": "square meter", "km²": "square kilometer",
@@ -101,7 +114,8 @@ _MONEY_BEFORE = re.compile(
     rf"{_PER_TAIL}(?![A-Za-z\d]|[.,]\d)"
 )
 _MONEY_BEHIND = re.compile(
-    rf"(?P<low>{AMOUNT}){_MAGNITUDE}(?:\s?{_DASH}\s?(?P<high>{AMOUNT}){_MAGNITUDE.replace('<size>', '<size2>')})?"
+    rf"(?P<low>{AMOUNT}){_MAGNITUDE}"
+    rf"(?:\s?{_DASH}\s?(?P<high>{AMOUNT}){_MAGNITUDE.replace('<size>', '<size2>')})?"
     rf"\s?(?P<symbol>[€£¥₹₩¢]|(?:{'|'.join(CURRENCY_CODES)})(?![A-Za-z])){_PER_TAIL}(?!\w|[.,]\d)"
 )
 
@@ -112,7 +126,7 @@ def _size(text: str | None) -> str:
 
 def _money(amount: str, symbol: str, size: str | None) -> str:
     name, cent = _CURRENCIES.get(symbol, ("cent", ""))
-    whole, point, decimals = amount.partition(".")
+    whole, _, decimals = amount.partition(".")
     if size:
         return f"{number(amount)}{_size(size)} {plural(name, '2')}"
     if len(decimals) != 2 or not cent:
@@ -152,7 +166,7 @@ def _unit_fits(match: re.Match[str]) -> bool:
         return unit not in _ONLY_WITH_SPACE
     if unit in _NOT_BEFORE_A_WORD:
         rest = match.string[match.end() : match.end() + 2]
-        return not rest[:1].isalnum() and rest[:1] not in {"'", "’", "."} or rest in {". ", "."}
+        return (not rest[:1].isalnum() and rest[:1] not in {"'", "’", "."}) or rest in {". ", "."}
     return True
 
 
@@ -193,21 +207,32 @@ def _say_feet(match: re.Match[str]) -> str:
 # --- fractions, ranges, sizes, powers -----------------------------------------------------------------
 
 _VULGAR = re.compile(rf"(?:(?P<whole>\d{{1,9}})\s?)?(?P<part>[{''.join(_FRACTIONS)}])(?!\w)")
-_FRACTION = re.compile(rf"(?:(?P<whole>\d{{1,4}})\s)?(?P<above>\d{{1,4}})/(?P<below>\d{{1,4}}){NOTHING_MORE}(?!/)")
-_RANGE = re.compile(rf"(?P<low>{AMOUNT})(?P<dash>\s?[–—]\s?|[-−:])(?P<high>{AMOUNT})(?P<s>s)?{NOTHING_MORE}(?![-/])")
-_SIZE = re.compile(rf"(\d{{1,5}})\s?[x×]\s?(\d{{1,5}})(?:\s?[x×]\s?(\d{{1,5}}))?(?!\w|[.,]\d)")
+_FRACTION = re.compile(
+    rf"(?:(?P<whole>\d{{1,4}})\s)?(?P<above>\d{{1,4}})/(?P<below>\d{{1,4}}){NOTHING_MORE}(?!/)"
+)
+_RANGE = re.compile(
+    rf"(?P<low>{AMOUNT})(?P<dash>\s?[–—]\s?|[-−:])(?P<high>{AMOUNT})(?P<s>s)?{NOTHING_MORE}(?![-/])"
+)
+_SIZE = re.compile(r"(\d{1,5})\s?[x×]\s?(\d{1,5})(?:\s?[x×]\s?(\d{1,5}))?(?!\w|[.,]\d)")
 _FACTOR = re.compile(rf"({AMOUNT})[x×](?![\w]|\s?\d)")
 _POWER = re.compile(r"(\d{1,6}(?:\.\d{1,9})?)[eE]([+-]?)(\d{1,3})(?!\w|[.,]\d)")
 _RAISED = re.compile(r"(\d{1,9}|[A-Za-z])(?:\^(?P<minus>[-−])?(?P<to>\d{1,4}|[a-z])|(?P<sign>[²³]))(?!\w)")
-_BOOKS = frozenset(
+_BOOKS = word_set(
     """
-    Genesis Exodus Leviticus Numbers Deuteronomy Joshua Judges Ruth Samuel Kings Chronicles Ezra Nehemiah Esther Job
+    Genesis Exodus Leviticus Numbers Deuteronomy Joshua Judges Ruth Samuel Kings Chronicles Ezra Nehemiah
+    Esther Job
     Psalm Psalms Proverbs Ecclesiastes Isaiah Jeremiah Lamentations Ezekiel Daniel Hosea Joel Amos Jonah Micah
-    Matthew Mark Luke John Acts Romans Corinthians Galatians Ephesians Philippians Colossians Thessalonians Timothy
+    Matthew Mark Luke John Acts Romans Corinthians Galatians Ephesians Philippians Colossians
+    Thessalonians Timothy
     Titus Hebrews James Peter Jude Revelation Surah Sura Quran
-    """.split()
+    """
 )
-_SPECIAL_SLASHES = {"24/7": "twenty-four seven", "50/50": "fifty fifty", "9/11": "nine eleven", "20/20": "twenty twenty"}
+_SPECIAL_SLASHES = {
+    "24/7": "twenty-four seven",
+    "50/50": "fifty fifty",
+    "9/11": "nine eleven",
+    "20/20": "twenty twenty",
+}
 _WORDS_BELOW = {"2": ("half", "halves"), "4": ("quarter", "quarters")}
 
 
@@ -234,7 +259,11 @@ def _say_fraction(match: re.Match[str]) -> str | None:
         return special
     if "0" in {above[0], below[0]}:
         return None
-    if int(above) < int(below) and (int(below) <= 20 or below in {"32", "64", "100", "1000"}) and below != "1":
+    if (
+        int(above) < int(below)
+        and (int(below) <= 20 or below in {"32", "64", "100", "1000"})
+        and below != "1"
+    ):
         return _with_whole(whole, above, below)
     return None if whole else f"{_bare(above)} slash {_bare(below)}"
 
@@ -247,7 +276,9 @@ def _say_range(match: re.Match[str]) -> str | None:
     low, high, dash = match["low"], match["high"], match["dash"].strip()
     if dash == "-" and len(plain(low)) == 3 and len(high) == 4 and int(low) > 0:
         return None  # a telephone number
-    if (low[0] == "0" and len(low) > 1 and low[1] != ".") or (high[0] == "0" and len(high) > 1 and high[1] != "."):
+    if (low[0] == "0" and len(low) > 1 and low[1] != ".") or (
+        high[0] == "0" and len(high) > 1 and high[1] != "."
+    ):
         return None
     if len(low) == 4 and len(high) == 2 and re.fullmatch(r"(?:1[1-9]|20)\d\d", low) and dash != ":":
         if int(high) > int(low[2:]):
@@ -299,13 +330,16 @@ _PLUS_BEHIND = re.compile(rf"({AMOUNT})\+(?![\w+]|\s?\d)")
 _FEET_BEHIND = re.compile(r"['′\"″](?!\w)")
 _QUOTE_BEFORE = re.compile(r"['‘\"“][^'’\"”]*\Z")
 _TIME_WORDS = {
-    "in", "since", "by", "until", "till", "from", "of", "year", "before", "after", "around", "circa", "during",
+    "in", "since", "by", "until", "till", "from", "of", "year", "before", "after", "around", "circa",
+    "during",
     "between", "early", "late", "mid", "spring", "summer", "autumn", "fall", "winter", "january", "february",
     "march", "april", "may", "june", "july", "august", "september", "october", "november", "december",
 }  # fmt: skip
 _NO_PLURALS = {
-    "was", "is", "has", "this", "its", "as", "us", "his", "hers", "does", "always", "perhaps", "plus", "series",
-    "thus", "yes", "ours", "theirs", "yours", "besides", "towards", "news", "across", "less", "unless", "minus",
+    "was", "is", "has", "this", "its", "as", "us", "his", "hers", "does", "always", "perhaps", "plus",
+    "series",
+    "thus", "yes", "ours", "theirs", "yours", "besides", "towards", "news", "across", "less", "unless",
+    "minus",
     "versus", "sometimes", "says", "marks", "sees", "brings", "comes", "goes", "makes", "shows", "seems",
     "starts", "ends", "begins", "saw", "means", "turns", "gives", "looks", "gets",
 }  # fmt: skip
@@ -319,7 +353,12 @@ def counted(match: re.Match[str]) -> bool:
     following = next_word(match)
     if following in _COUNTED:
         return True
-    return len(following) > 3 and following.islower() and following.endswith("s") and following not in _NO_PLURALS
+    return (
+        len(following) > 3
+        and following.islower()
+        and following.endswith("s")
+        and following not in _NO_PLURALS
+    )
 
 
 def _say_number(match: re.Match[str]) -> str | None:

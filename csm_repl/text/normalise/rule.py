@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["NOTHING_MORE", "Rule", "Say", "before", "ending", "next_word", "word_before"]
+__all__ = ["NOTHING_MORE", "Rule", "Say", "before", "ending", "next_word", "word_before", "word_set"]
 
 Say = Callable[[re.Match[str]], str | None]
 """What is said for a match; None leaves it to the rules that follow."""
@@ -50,3 +50,8 @@ def ending(match: re.Match[str]) -> str:
     rest = match.string[match.end() : match.end() + 8]
     bare = rest.strip().lstrip("\"'“‘(")
     return "." if not bare or (not rest[0].isalnum() and bare[0].isupper()) else ""
+
+
+def word_set(words: str) -> frozenset[str]:
+    """The words of a text."""
+    return frozenset(words.split())

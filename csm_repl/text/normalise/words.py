@@ -6,7 +6,7 @@ import re
 
 from csm_repl.text.normalise.numbers import cardinal, code_number, number, ordinal, spelled
 from csm_repl.text.normalise.quantities import AMOUNT
-from csm_repl.text.normalise.rule import Rule, before, ending, next_word, word_before
+from csm_repl.text.normalise.rule import Rule, before, ending, next_word, word_before, word_set
 
 __all__ = ["ABBREVIATIONS", "NUMBERED", "ROMANS", "SIGN_WORDS", "STARTS"]
 
@@ -28,8 +28,10 @@ _EVERYWHERE = {
     "e.g.": "for example", "eg.": "for example", "e.g": "for example", "i.e.": "that is", "ie.": "that is",
     "i.e": "that is", "etc.": "et cetera", "vs.": "versus", "approx.": "approximately",
     "a.k.a.": "also known as", "aka": "also known as", "w/": "with", "w/o": "without", "b/c": "because",
-    "c/o": "care of", "n/a": "not applicable", "dept.": "department", "et al.": "and others", "cf.": "compare",
-    "ca.": "circa", "incl.": "including", "excl.": "excluding", "govt.": "government", "intl.": "international",
+    "c/o": "care of", "n/a": "not applicable", "dept.": "department", "et al.": "and others",
+    "cf.": "compare",
+    "ca.": "circa", "incl.": "including", "excl.": "excluding", "govt.": "government",
+    "intl.": "international",
     "assn.": "association", "misc.": "miscellaneous", "temp.": "temperature", "tel.": "telephone",
     "ext.": "extension", "attn.": "attention", "appt.": "appointment", "resp.": "respectively",
     "viz.": "namely", "ibid.": "ibidem", "w/out": "without",
@@ -37,7 +39,8 @@ _EVERYWHERE = {
 _BEFORE_NUMBERS = {
     "fig": "figure", "figs": "figures", "vol": "volume", "vols": "volumes", "ch": "chapter", "p": "page",
     "pp": "pages", "min": "minimum", "max": "maximum", "est": "established", "sec": "section", "no": "number",
-    "nos": "numbers", "nr": "number", "eq": "equation", "ver": "version", "apt": "apartment", "approx": "approximately",
+    "nos": "numbers", "nr": "number", "eq": "equation", "ver": "version", "apt": "apartment",
+    "approx": "approximately",
     "ep": "episode", "pt": "part", "art": "article", "para": "paragraph", "lvl": "level",
 }  # fmt: skip
 
@@ -47,14 +50,13 @@ def _any(words: object) -> str:
 
 
 _CAPITALISED = re.compile(r"[A-Z][\w'’-]*[.]?\s\Z")
-_TITLE = re.compile(
-    rf"(?P<short>{_any(_TITLES)})\.\s(?=[\"'“‘]?[A-Z]|(?:and|or|&)\s(?:{_any(_TITLES)})\.)"
-)
+_TITLE = re.compile(rf"(?P<short>{_any(_TITLES)})\.\s(?=[\"'“‘]?[A-Z]|(?:and|or|&)\s(?:{_any(_TITLES)})\.)")
 _TITLE_DOT = re.compile(rf"(?P<short>{_any(_TITLES)})\.(?=\s?[A-Z])")
 _BEHIND = re.compile(rf"(?P<short>{_any(_BEHIND_NAMES)})\.(?![\w])")
 _ANYWHERE = re.compile(rf"(?P<short>{_any(_EVERYWHERE)})(?![\w])", re.IGNORECASE)
 _WITH_NUMBER = re.compile(
-    rf"(?P<short>{_any(_BEFORE_NUMBERS)})\.\s?(?=\d|[IVX]{{2,}}\b)|(?P<bare>pp?|vol|ch|fig)\s(?=\d)", re.IGNORECASE
+    rf"(?P<short>{_any(_BEFORE_NUMBERS)})\.\s?(?=\d|[IVX]{{2,}}\b)|(?P<bare>pp?|vol|ch|fig)\s(?=\d)",
+    re.IGNORECASE,
 )
 _SAINTS_AND_STREETS = {"St", "Dr"}
 
@@ -74,7 +76,23 @@ def _say_title(match: re.Match[str]) -> str | None:
     return f"{_TITLES[short]} "
 
 
-_OPENERS = {"The", "And", "But", "So", "When", "If", "Ask", "Tell", "Is", "Hello", "Hi", "Dear", "In", "At", "To"}
+_OPENERS = {
+    "The",
+    "And",
+    "But",
+    "So",
+    "When",
+    "If",
+    "Ask",
+    "Tell",
+    "Is",
+    "Hello",
+    "Hi",
+    "Dear",
+    "In",
+    "At",
+    "To",
+}
 
 
 def _say_behind(match: re.Match[str]) -> str | None:
@@ -99,12 +117,18 @@ def _say_anywhere(match: re.Match[str]) -> str | None:
     said = _EVERYWHERE[lower]
     if short[0].isupper() and lower != "n/a":
         said = _like(short, said)
-    if lower in {"vs", "aka"} and not next_word(match) and not match.string[match.end() : match.end() + 2].strip():
+    if (
+        lower in {"vs", "aka"}
+        and not next_word(match)
+        and not match.string[match.end() : match.end() + 2].strip()
+    ):
         return None
     if lower == "w/" and rest and not rest.isspace():
         return f"{said} "
     if lower in {"etc.", "et al.", "a.k.a."} or lower.endswith("."):
-        return said + (ending(match) if lower in {"etc.", "et al.", "dept.", "govt.", "incl.", "misc."} else "")
+        return said + (
+            ending(match) if lower in {"etc.", "et al.", "dept.", "govt.", "incl.", "misc."} else ""
+        )
     return said
 
 
@@ -124,7 +148,8 @@ ABBREVIATIONS = (
     Rule(_ANYWHERE, _say_anywhere),
 )
 STARTS = frozenset(
-    re.split(r"[\W\d]", word.lower())[0] for word in (*_TITLES, *_BEHIND_NAMES, *_EVERYWHERE, *_BEFORE_NUMBERS)
+    re.split(r"[\W\d]", word.lower())[0]
+    for word in (*_TITLES, *_BEHIND_NAMES, *_EVERYWHERE, *_BEFORE_NUMBERS)
 )
 """First words, in small letters and without a full stop, of what the rules here may change."""
 
@@ -133,25 +158,33 @@ STARTS = frozenset(
 _ROMAN = re.compile(
     r"(?P<roman>(?=[IVXL])L?X{0,3}(?:IX|IV|V?I{0,3})|XL(?:IX|IV|V?I{0,3})|(?:XC|L)(?:IX|IV|V?I{0,3}))(?P<s>['’]s)?(?![\w]|['’-]\w|\.\w)"
 )
-_RULERS = frozenset(
+_RULERS = word_set(
     """
-    Louis Henry Elizabeth Charles George William Edward Richard James Mary Philip Philippe Napoleon Nicholas Alexander
-    Peter Catherine Ivan Pius Leo Paul Gregory Innocent Clement Urban Benedict Francis Boniface Ramses Ramesses
+    Louis Henry Elizabeth Charles George William Edward Richard James Mary Philip Philippe Napoleon
+    Nicholas Alexander
+    Peter Catherine Ivan Pius Leo Paul Gregory Innocent Clement Urban Benedict Francis Boniface Ramses
+    Ramesses
     Ptolemy Cleopatra Otto Friedrich Frederick Wilhelm Gustav Christian Haakon Olav Carl Felipe Carlos Alfonso
-    Ferdinand Isabella Leopold Albert Umberto Emmanuel Pedro Mehmed Murad Suleiman Selim Darius Xerxes Thutmose
-    Amenhotep Constantine Justinian Theodosius Baldwin Robert Malcolm David Kenneth Stephen Harold Margaret Harald
+    Ferdinand Isabella Leopold Albert Umberto Emmanuel Pedro Mehmed Murad Suleiman Selim Darius Xerxes
+    Thutmose
+    Amenhotep Constantine Justinian Theodosius Baldwin Robert Malcolm David Kenneth Stephen Harold
+    Margaret Harald
     Rama Victoria Juan João Manuel Sancho Casimir Sigismund Rudolf Rudolph Maximilian Franz Josef Joseph Nero
-    Michael Basil Leon Theodore Julius Sixtus Adrian Hadrian Celestine Eugene Nicholas Martin Callixtus Honorius
+    Michael Basil Leon Theodore Julius Sixtus Adrian Hadrian Celestine Eugene Nicholas Martin Callixtus
+    Honorius
     Abdul Farouk Fuad Hussein Abdullah Mohammed Muhammad Hassan Tutankhamun Seti Anne
-    """.split()
+    """
 )
-_COUNTED_NOUNS = frozenset(
-    "Act Part Chapter Volume Book Type Phase Level Grade Class Section Scene Stage Article Appendix Tier Lesson "
-    "Episode Season Unit Round Division Title Mark".split()
+_COUNTED_NOUNS = word_set(
+    "Act Part Chapter Volume Book Type Phase Level Grade Class Section Scene Stage Article "
+    "Appendix Tier Lesson "
+    "Episode Season Unit Round Division Title Mark"
 )
 _SINGLE = {"I": 1, "V": 5, "X": 10}
 _VALUES = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100}
-_CLOSES = re.compile(r"(?:['’]s)?(?:\s*\Z|[.,;:!?)\"”’]|\s(?:of|and|was|is|in|had|made|to|reigned|ruled|died|became)\b)")
+_CLOSES = re.compile(
+    r"(?:['’]s)?(?:\s*\Z|[.,;:!?)\"”’]|\s(?:of|and|was|is|in|had|made|to|reigned|ruled|died|became)\b)"
+)
 _I_THE_SPEAKER = re.compile(
     r"['’][^s]|\s(?:am|was|have|had|think|thought|know|knew|like|liked|love|loved|hate|hated|want|wanted|did|do|can|could|"
     r"will|would|should|wrote|said|say|saw|see|mean|meant|need|needed|never|always|really|just|don|didn|must|made)\b"
@@ -187,9 +220,10 @@ def _say_roman(match: re.Match[str]) -> str | None:
         return f"{cardinal(str(_SINGLE[roman])).capitalize()}{tail}" if fits else None
     if name.isupper() and len(name) > 1:
         return None
-    if roman in _NOT_NUMERALS and not (name in _COUNTED_NOUNS or name in {"Bowl", "Fantasy", "Apollo", "Legion"}):
-        if roman not in {"VI", "XI"} or name in {"Mr", "Mrs", "President", "The"}:
-            return None
+    if roman in _NOT_NUMERALS and not (
+        name in _COUNTED_NOUNS or name in {"Bowl", "Fantasy", "Apollo", "Legion"}
+    ):
+        return None
     return f"{cardinal(str(_roman_value(roman))).capitalize()}{tail}"
 
 
@@ -210,13 +244,15 @@ def _say_number_sign(match: re.Match[str]) -> str:
 
 
 def _say_room(match: re.Match[str]) -> str:
-    what = {"Apt": "Apartment", "apt": "apartment", "Rte": "Route"}.get(match["what"].rstrip("."), match["what"])
+    what = {"Apt": "Apartment", "apt": "apartment", "Rte": "Route"}.get(
+        match["what"].rstrip("."), match["what"]
+    )
     said = f"{what} {code_number(match['number'])}"
     return f"{said} {match['letter']}" if match["letter"] else said
 
 
-NUMBERED_STARTS = frozenset(
-    "room flight highway bus apartment suite gate area interstate unit apt train rte extension i".split()
+NUMBERED_STARTS = word_set(
+    "room flight highway bus apartment suite gate area interstate unit apt train rte extension i"
 )
 NUMBERED = (Rule(_ROOM, _say_room), Rule(_LETTERED_ROUTE, lambda match: f"I {code_number(match[1])}"))
 NUMBER_SIGN = (Rule(_NUMBER_SIGN, _say_number_sign),)
@@ -232,7 +268,9 @@ _GREEK = {
     "Γ": "Gamma", "Ξ": "Xi",
 }  # fmt: skip
 _LONE_GREEK = re.compile(rf"[{''.join(_GREEK)}](?![\w²³])")
-_RAISED_LETTER = re.compile(r"(?P<base>[A-Za-z])(?:(?P<sign>[²³])|\^(?P<minus>[-−])?(?P<to>\d{1,3}|[a-z]))(?!\w)")
+_RAISED_LETTER = re.compile(
+    r"(?P<base>[A-Za-z])(?:(?P<sign>[²³])|\^(?P<minus>[-−])?(?P<to>\d{1,3}|[a-z]))(?!\w)"
+)
 _AMPERSAND = re.compile(r"(?P<left>[A-Za-z]{1,4})&(?P<right>[A-Za-z]{1,4})(?![\w&])")
 _LANGUAGE = re.compile(r"(?:(?P<plus>[A-Z])\+\+|(?P<sharp>[CFJ])#|(?P<grade>[A-F])\+)(?![\w+#])")
 _DOT_NET = re.compile(r"\.NET(?![\w])")
@@ -244,7 +282,8 @@ _OPERATORS = {
 _OPERATOR = re.compile(r"(?P<sign>[+=×÷<>≤≥≈≠±→·*−–/-])(?P<behind>\s?)(?=[\w(√−$€£.-])")
 _OPERAND_BEFORE = re.compile(r"(?P<operand>[\w)²³%°]+)(?P<space>\s?)\Z")
 _SIMPLE = {
-    "&": "and", "§": "section", "©": "copyright", "∞": "infinity", "°": "degrees", "%": "percent", "√": "square root of",
+    "&": "and", "§": "section", "©": "copyright", "∞": "infinity", "°": "degrees", "%": "percent",
+    "√": "square root of",
     "∑": "sum", "∆": "delta", "∈": "in", "@": "at", "µ": "micro", "→": "to", "=": "equals", "+": "plus",
 }  # fmt: skip
 _ALONE = re.compile(r"[&@=+→](?=\s|\Z)")
@@ -290,7 +329,14 @@ def _say_operator(match: re.Match[str]) -> str | None:
     if sign in "-−–/*·":
         # Only in a sum: "5 - 3 = 2"; elsewhere it is a dash.
         near = match.string[max(0, start - 24) : start] + right
-        return said if numbers and (spaced or sign in "*/·") and operand[-1] not in "abcABCDEF" and re.search(r"[=+×÷]", near) else None
+        return (
+            said
+            if numbers
+            and (spaced or sign in "*/·")
+            and operand[-1] not in "abcABCDEF"
+            and re.search(r"[=+×÷]", near)
+            else None
+        )
     if sign in "=→≠":
         return said if spaced or numbers or sign == "=" else None
     return said if numbers else None
