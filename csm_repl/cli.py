@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, TextIO
 
 from csm_repl import __version__
 from csm_repl.errors import CsmReplError, ExitCode, UsageError
-from csm_repl.settings import Settings, load_settings, specs
+from csm_repl.settings import OptionParser, Settings, load_settings, specs
 from csm_repl.terminal import (
     end_signal,
     end_signals_as_interrupts,
     held_interrupts,
+    make_libraries_harmless,
     prepare_streams,
     settle_streams,
+    tell,
 )
 
 __all__ = ["main"]
@@ -44,15 +45,12 @@ Every option can also be set as an environment variable CSM_REPL_NAME or in a .e
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message[:1].upper()}{message[1:]}.", f"'{self.prog} --help' lists the options.")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     prepare_streams()
+    if arguments is None:
+        make_libraries_harmless()
     with end_signals_as_interrupts():
         code = _guarded(words)
         settle_streams()
@@ -68,7 +66,7 @@ def _guarded(words: list[str]) -> int:
         _log_failure()
         if debug:
             raise
-        _complain(str(error))
+        tell(f"csm-repl: {error}")
         return int(error.exit_code)
     except (KeyboardInterrupt, SystemExit) as error:
         if isinstance(error, SystemExit) and end_signal() is None:
@@ -83,8 +81,8 @@ def _guarded(words: list[str]) -> int:
             raise
         from csm_repl.paths import log_file
 
-        _complain(
-            f"Unexpected error: {type(error).__name__}: {error}. "
+        tell(
+            f"csm-repl: Unexpected error: {type(error).__name__}: {error}. "
             f"The details are in {log_file()}; --debug shows them."
         )
         return int(ExitCode.SOME_LINES_FAILED)
@@ -97,7 +95,7 @@ def _main(words: list[str]) -> ExitCode:
 
         return run_train(words[1:]) if words[0] == "train" else run_merge(words[1:])
     mode, values = _parse(words)
-    settings = load_settings(values)
+    settings = load_settings(values, say=tell)
     from csm_repl.logs import start_logging
 
     start_logging(verbose=settings.verbose)
@@ -147,13 +145,11 @@ def _isatty(stream: TextIO | None) -> bool:
 
 
 def _parse(words: list[str]) -> tuple[str | None, dict[str, Any]]:
-    parser = _Parser(
+    parser = OptionParser(
         prog="csm-repl",
         usage="csm-repl [options] [SCRIPT.txt | - | doctor | voices | train ... | merge ...]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
         add_help=False,
     )
     parser.add_argument("script", nargs="?", metavar="SCRIPT.txt", help=argparse.SUPPRESS)
@@ -177,13 +173,8 @@ def _parse(words: list[str]) -> tuple[str | None, dict[str, Any]]:
     other.add_argument(
         "--version", action="version", version=f"csm-repl {__version__}", help="show the version"
     )
-    values = vars(parser.parse_args(words))
+    values = parser.parse(words)
     return values.pop("script"), values
-
-
-def _complain(text: str) -> None:
-    with contextlib.suppress(OSError):
-        print(f"csm-repl: {text}", file=sys.stderr, flush=True)
 
 
 def _log_failure() -> None:

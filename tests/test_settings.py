@@ -131,3 +131,8 @@ def test_lines_that_hear_each_other_are_not_spoken_side_by_side(tmp_path: Path) 
     assert "$CSM_REPL_BATCH" in str(caught.value)
     assert _load(tmp_path, batch="4", independent=True).batch == 4
     assert not _load(tmp_path, batch="1").independent
+
+
+def test_a_mistyped_word_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"Did you mean bfloat16\?"):
+        _load(tmp_path, dtype="bfloat61")

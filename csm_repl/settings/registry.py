@@ -16,6 +16,8 @@ from csm_repl.settings import values
 __all__ = ["LAST_SPEAKER", "Origin", "SettingSpec", "Settings", "spec", "specs"]
 
 ENV_PREFIX = "CSM_REPL_"
+SECRETS = {"hf_token"}
+"""Settings whose values are never shown."""
 LAST_SPEAKER = 999
 """Three digits, as in the names of clips; CSM was trained with small ones."""
 Origin = str
@@ -42,6 +44,11 @@ class SettingSpec:
     @property
     def dashed(self) -> str:
         return self.name.replace("_", "-")
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The values that there are, where they can be listed."""
+        return self.parse.words if isinstance(self.parse, values.Choice) else ()
 
     @property
     def is_switch(self) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 __all__ = [
     "DEVICE_HELP",
+    "Choice",
     "boolean",
     "choice",
     "device",
@@ -96,14 +97,21 @@ def max_seconds(value: str) -> float | None:
     return number(0.08, 3600.0, " seconds, or auto, or off")(value)
 
 
-def choice(*words: str) -> Callable[[str], str]:
-    def parse(value: str) -> str:
+class Choice:
+    """One of a few words, in any case."""
+
+    def __init__(self, words: tuple[str, ...]) -> None:
+        self.words = words
+
+    def __call__(self, value: str) -> str:
         word = value.strip().lower()
-        if word not in words:
-            raise ValueError(f"must be one of {', '.join(words)}")
+        if word not in self.words:
+            raise ValueError(f"must be one of {', '.join(self.words)}")
         return word
 
-    return parse
+
+def choice(*words: str) -> Choice:
+    return Choice(words)
 
 
 def device(value: str) -> str:

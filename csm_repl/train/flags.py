@@ -11,12 +11,13 @@ import typing
 from collections.abc import Iterable, Sequence
 from dataclasses import Field, dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, TypeVar
 
 from csm_repl.errors import UsageError
-from csm_repl.settings import Settings, load_settings, spec
+from csm_repl.settings import OptionParser, Settings, did_you_mean, load_settings, spec
+from csm_repl.terminal import tell
 from csm_repl.train.options import DataOptions, TrainOptions
-from csm_repl.train.values import value_reader
+from csm_repl.train.values import choices, value_reader
 
 __all__ = ["MergeJob", "TrainJob", "flag_of", "option_fields", "parse_merge", "parse_train", "shown_value"]
 
@@ -71,11 +72,6 @@ class MergeJob:
     dtype: str
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message[:1].upper()}{message[1:]}.", f"'{self.prog} --help' lists the options.")
-
-
 def parse_train(words: Sequence[str]) -> TrainJob:
     """UsageError for anything that cannot be meant; `--help` prints and leaves."""
     parser = _parser("train", "DATA [DATA ...] [options]", _DESCRIPTION, _EPILOG)
@@ -105,7 +101,7 @@ def parse_train(words: Sequence[str]) -> TrainJob:
     )
     _add_settings(parser, "model", _TRAIN_SETTINGS)
     _add_settings(parser, "interface", _INTERFACE_SETTINGS)
-    values = vars(parser.parse_args(words))
+    values = parser.parse(words)
     settings = _settings(values)
     if values["from_scratch"] and values["setting_model"]:
         raise UsageError(
@@ -144,7 +140,7 @@ def parse_merge(words: Sequence[str]) -> MergeJob:
     )
     _add_settings(parser, "model", _MERGE_SETTINGS)
     _add_settings(parser, "interface", _INTERFACE_SETTINGS)
-    values = vars(parser.parse_args(words))
+    values = parser.parse(words)
     return MergeJob(
         adapter=Path(values["adapter"]).expanduser(),
         settings=_settings(values),
@@ -220,7 +216,8 @@ def _with_default(help_text: str, default: Any) -> str:
 def _settings(values: dict[str, Any]) -> Settings:
     prefix = "setting_"
     return load_settings(
-        {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+        {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)},
+        say=tell,
     )
 
 
@@ -242,19 +239,16 @@ def _parsed(item: Field[Any], hint: Any, text: str) -> Any:
     try:
         return value_reader(hint)(text)
     except ValueError as error:
-        raise UsageError(
-            f"{flag_of(item)} {error}, not {text!r}.", f"It means: {item.metadata['help']}."
-        ) from error
+        remedy = did_you_mean(text, choices(hint)) or f"It means: {item.metadata['help']}."
+        raise UsageError(f"{flag_of(item)} {error}, not {text!r}.", remedy) from error
 
 
-def _parser(command: str, usage: str, description: str, epilog: str | None) -> argparse.ArgumentParser:
-    return _Parser(
+def _parser(command: str, usage: str, description: str, epilog: str | None) -> OptionParser:
+    return OptionParser(
         prog=f"csm-repl {command}",
         usage=f"csm-repl {command} {usage}",
         description=description,
         epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
 
 
