@@ -35,7 +35,7 @@ from csm_repl.events import (
 from csm_repl.front.printers.base import defused, report_lines, speaker_color
 from csm_repl.terminal import open_console
 
-__all__ = ["RichPrinter", "open_console", "speaker_color", "speaker_label"]
+__all__ = ["RichPrinter", "open_console", "print_table", "speaker_color", "speaker_label"]
 
 _LONGEST_VOICE = 20
 _GAP = 2
@@ -55,6 +55,14 @@ def speaker_label(speaker: int, voice: str) -> str:
     if name == f"speaker {speaker}":
         return name
     return f"{speaker} {_fitted(name, _LONGEST_VOICE)}"
+
+
+def print_table(table: Table, *, color: str) -> None:
+    """A table on stdout: fitted to a terminal, in full width anywhere else."""
+    console = open_console(color)
+    if not sys.stdout.isatty():
+        console.width = max(80, sum(_widths(table).values()) + _GAP * len(table.columns))
+    _print_table(console, table)
 
 
 class RichPrinter:
