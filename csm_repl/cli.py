@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -12,15 +11,17 @@ from typing import Any, TextIO
 
 from csm_repl import __version__
 from csm_repl.errors import CsmReplError, ExitCode, UsageError
-from csm_repl.settings import ArgumentParser, Settings, did_you_mean, load_settings, specs
+from csm_repl.settings import OptionParser, Settings, load_settings, nearest, specs
 from csm_repl.settings.completion import SHELLS, completion_script
 from csm_repl.terminal import (
-    defused,
     end_signal,
     end_signals_as_interrupts,
     held_interrupts,
+    make_libraries_harmless,
     prepare_streams,
     settle_streams,
+    show_path,
+    tell,
 )
 
 __all__ = ["main"]
@@ -50,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     prepare_streams()
+    if arguments is None:
+        make_libraries_harmless()
     with end_signals_as_interrupts():
         code = _guarded(words)
         settle_streams()
@@ -65,7 +68,7 @@ def _guarded(words: list[str]) -> int:
         _log_failure()
         if debug:
             raise
-        _complain(str(error))
+        tell(f"csm-repl: {error}")
         return int(error.exit_code)
     except (KeyboardInterrupt, SystemExit) as error:
         if isinstance(error, SystemExit) and end_signal() is None:
@@ -80,8 +83,8 @@ def _guarded(words: list[str]) -> int:
             raise
         from csm_repl.paths import log_file
 
-        _complain(
-            f"Unexpected error: {type(error).__name__}: {error}. "
+        tell(
+            f"csm-repl: Unexpected error: {type(error).__name__}: {error}. "
             f"The details are in {log_file()}; --debug shows them."
         )
         return int(ExitCode.SOME_LINES_FAILED)
@@ -95,9 +98,10 @@ def _main(words: list[str]) -> ExitCode:
         return run_train(words[1:]) if words[0] == "train" else run_merge(words[1:])
     names, values = _parse(words)
     if (shell := values.pop("print_completion")) is not None:
-        print(_completion(shell))
+        for line in _completion(shell).splitlines():
+            show_path(line)
         return ExitCode.OK
-    settings = load_settings(values)
+    settings = load_settings(values, say=tell)
     command = names[0] if names and names[0] in _COMMANDS else None
     if command is not None and len(names) > 1:
         raise UsageError(f"{command} takes no script.", f"Leave out {' '.join(names[1:])}.")
@@ -106,7 +110,6 @@ def _main(words: list[str]) -> ExitCode:
     start_logging(verbose=settings.verbose)
     if command is None:
         return _speak(settings, names)
-    _tell(settings)
     with held_interrupts():
         from csm_repl.front.doctor import run_doctor, run_voices
 
@@ -125,7 +128,6 @@ def _speak(settings: Settings, scripts: list[str]) -> ExitCode:
                 f"(from {settings.origin('batch')}).",
                 "Name a script, or pipe lines in.",
             )
-        _tell(settings)
         from csm_repl.front.console import run_console
 
         return run_console(settings)
@@ -133,7 +135,6 @@ def _speak(settings: Settings, scripts: list[str]) -> ExitCode:
         raise UsageError("-o - would write sound to the terminal.", "Pipe it to a program, or name a file.")
     scripts = scripts or ["-"]
     _check_scripts(scripts)
-    _tell(settings)
     with held_interrupts():
         from csm_repl.front.pipe.run import run_pipe
 
@@ -146,7 +147,7 @@ def _check_scripts(scripts: list[str]) -> None:
     try:
         check_scripts(scripts)
     except UsageError as error:
-        meant = did_you_mean(scripts[0], (*_COMMANDS, "train", "merge"))
+        meant = nearest(scripts[0], (*_COMMANDS, "train", "merge"))
         if len(scripts) == 1 and meant and not Path(scripts[0]).exists():
             raise UsageError(error.cause, f"Did you mean the command {meant}? {error.remedy}") from error
         raise
@@ -162,16 +163,17 @@ def _isatty(stream: TextIO | None) -> bool:
 
 
 def _parse(words: list[str]) -> tuple[list[str], dict[str, Any]]:
-    values = vars(_parser().parse(words))
+    values = _parser().parse(words)
     return values.pop("script"), values
 
 
-def _parser(*, scripts: bool = True) -> ArgumentParser:
-    parser = ArgumentParser(
+def _parser(*, scripts: bool = True) -> OptionParser:
+    parser = OptionParser(
         prog="csm-repl",
         usage="csm-repl [options] [SCRIPT.txt ... | - | doctor | voices | train ... | merge ...]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
+        add_help=False,
     )
     if scripts:
         parser.add_argument("script", nargs="*", metavar="SCRIPT.txt", help=argparse.SUPPRESS)
@@ -208,24 +210,12 @@ def _completion(shell: str) -> str:
     from csm_repl.train.flags import merge_parser, train_parser
 
     plain = {
-        name: ArgumentParser(prog=f"csm-repl {name}", usage="", description=text, epilog=None)
+        name: OptionParser(prog=f"csm-repl {name}", usage="", description=text, epilog=None)
         for name, text in _COMMANDS.items()
     }
     return completion_script(
         shell, _parser(scripts=False), {**plain, "train": train_parser(), "merge": merge_parser()}
     )
-
-
-def _tell(settings: Settings) -> None:
-    """Says what there is to say about where settings come from."""
-    if not settings.quiet:
-        for text in settings.notices:
-            _complain(text)
-
-
-def _complain(text: str) -> None:
-    with contextlib.suppress(OSError):
-        print(defused(f"csm-repl: {text}"), file=sys.stderr, flush=True)
 
 
 def _log_failure() -> None:

@@ -7,8 +7,16 @@ import logging
 import logging.handlers
 
 from csm_repl.paths import log_file
+from csm_repl.terminal import defused_lines
 
 __all__ = ["start_logging"]
+
+
+class _Formatter(logging.Formatter):
+    """A log is read at a terminal too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return defused_lines(super().format(record))
 
 
 def start_logging(*, verbose: bool = False) -> None:
@@ -22,7 +30,7 @@ def start_logging(*, verbose: bool = False) -> None:
         handler = logging.handlers.RotatingFileHandler(
             path, maxBytes=1_000_000, backupCount=1, encoding="utf-8", delay=True
         )
-        handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(_Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
         logger.addHandler(handler)
     # Never write a logging problem over the user's screen.
     logging.raiseExceptions = False

@@ -4,27 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
+import logging
 import os
 import re
 import signal
 import sys
 import threading
 import time
+import traceback
+import warnings
 from collections.abc import Iterator
-from types import FrameType
-from typing import TYPE_CHECKING, Literal, TextIO
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = [
     "defused",
+    "defused_lines",
     "end_signal",
     "end_signals_as_interrupts",
     "held_interrupts",
+    "make_libraries_harmless",
     "open_console",
     "prepare_streams",
     "settle_streams",
+    "show",
+    "show_json",
+    "show_path",
+    "tell",
 ]
 
 _SPACES = re.compile(r"[\t\n\v\f\r\x85\u2028\u2029]+")
@@ -41,6 +51,64 @@ def defused(text: str) -> str:
 def _escaped(match: re.Match[str]) -> str:
     code = ord(match[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def defused_lines(text: str) -> str:
+    """As `defused`, but what is on several lines stays so: for tracebacks."""
+    return "\n".join(map(defused, text.split("\n")))
+
+
+def tell(text: str) -> None:
+    """A message on stderr; nobody may be there to read it."""
+    with contextlib.suppress(OSError):
+        print(defused(text), file=sys.stderr, flush=True)
+
+
+def show(text: str, file: TextIO | None = None) -> None:
+    """A line for people on stdout, or in `file`."""
+    print(defused(text), file=file, flush=True)
+
+
+def show_path(path: str, file: TextIO | None = None) -> None:
+    """A result on stdout, or in `file`. A program gets its very bytes, a terminal what can be shown."""
+    file = sys.stdout if file is None else file
+    print(defused(path) if file.isatty() else path, file=file, flush=True)
+
+
+def show_json(value: Any, file: TextIO | None = None, indent: int | None = None) -> None:
+    """`value` as JSON on stdout, or in `file`. What would steer a terminal is escaped: nothing is lost."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent, default=str)
+    # Outside of strings, JSON of this kind has no control character but the newline.
+    text = _ARMED.sub(lambda match: match[0] if match[0] == "\n" else f"\\u{ord(match[0]):04x}", text)
+    print(text, file=file, flush=True)
+
+
+def make_libraries_harmless() -> None:
+    """What Python and libraries print goes through the filter too: warnings, log records, tracebacks.
+
+    For whoever owns the process: it stays so until it ends.
+    """
+    format_warning = warnings.formatwarning
+
+    def formatted(*arguments: Any, **named: Any) -> str:
+        return defused_lines(format_warning(*arguments, **named))
+
+    warnings.formatwarning = formatted
+    logging.setLogRecordFactory(_Record)
+    sys.excepthook = _show_trace
+    threading.excepthook = lambda hit: _show_trace(hit.exc_type, hit.exc_value, hit.exc_traceback)
+    sys.unraisablehook = lambda hit: _show_trace(hit.exc_type, hit.exc_value, hit.exc_traceback)
+
+
+class _Record(logging.LogRecord):
+    def getMessage(self) -> str:  # noqa: N802 - logging's own name
+        return defused_lines(super().getMessage())
+
+
+def _show_trace(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    with contextlib.suppress(OSError):
+        text = "".join(traceback.format_exception(kind, error, trace)).rstrip("\n")
+        print(defused_lines(text), file=sys.stderr, flush=True)
 
 
 def open_console(color: str, file: TextIO | None = None) -> Console:

@@ -301,3 +301,24 @@ def test_other_shells_get_their_completion_too(shell: str, capsys: pytest.Captur
     told = capsys.readouterr().out
     assert "temperature" in told
     assert "voices" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["--tmperature", "0.5"], "--temperature"),
+        (["--tmperature=0.5", "x.txt"], "--temperature"),
+        (["doctor", "--reference", "x"], "--references"),
+        (["voices", "--jsn"], "--json"),
+        (["train", "--lorra"], "--lora"),
+        (["train", "data", "--log-evry", "1"], "--log-every"),
+        (["merge", "--layuot", "original"], "--layout"),
+        (["merge", "x", "-o", "y", "--layout", "orignal"], "original"),
+        (["--dtype", "flaot32"], "float32"),
+    ],
+)
+def test_a_mistyped_option_is_answered_with_the_nearest(
+    words: list[str], meant: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert f"Did you mean {meant}?" in capfd.readouterr().err

@@ -55,7 +55,7 @@ def test_links_to_files_lead_somewhere(page: str) -> None:
 
 
 def test_flags_in_the_readme_exist() -> None:
-    known = {flag for item in specs() for flag in item.flags} | {"--help", "--quiet"}
+    known = {flag for item in specs() for flag in item.flags} | {"--help", "--quiet", "--print-completion"}
     known |= {flag_of(item) for item in option_fields(TrainOptions, DataOptions)}
     known |= {"--full", "--from-scratch"}
     for flag in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)):

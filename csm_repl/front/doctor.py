@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import shutil
@@ -16,7 +15,7 @@ from csm_repl.errors import CsmReplError, ExitCode
 from csm_repl.front.voice_list import voice_faults, voice_list
 from csm_repl.settings import Settings, specs
 from csm_repl.studio.commands import setting_text, voices_table
-from csm_repl.terminal import defused
+from csm_repl.terminal import show, show_json, tell
 
 if TYPE_CHECKING:
     from csm_repl.model.device import Placement
@@ -56,13 +55,13 @@ def run_doctor(settings: Settings) -> ExitCode:
     for finding in examine(settings):
         findings.append(finding)
         if not settings.json and not (settings.quiet and finding.verdict != "problem"):
-            print(f"{_MARKS[finding.verdict]}  {finding.subject:<12} {finding.text}", flush=True)
+            show(f"{_MARKS[finding.verdict]}  {finding.subject:<12} {finding.text}")
     code = next((f.exit_code for f in findings if f.exit_code), ExitCode.OK)
     if settings.json:
         rows = [{"subject": f.subject, "verdict": f.verdict, "text": f.text} for f in findings]
-        print(json.dumps({"ok": code == ExitCode.OK, "findings": rows}, ensure_ascii=False, indent=1))
+        show_json({"ok": code == ExitCode.OK, "findings": rows}, indent=1)
     elif not settings.quiet:
-        print("Everything is there." if code == ExitCode.OK else "Fix what is marked !! first.")
+        show("Everything is there." if code == ExitCode.OK else "Fix what is marked !! first.")
     return code
 
 
@@ -76,13 +75,14 @@ def run_voices(settings: Settings) -> ExitCode:
     whisper = settings.whisper_model != "off"
     if settings.json:
         if voices.problem:
-            print(defused(voices.problem), file=sys.stderr)
+            tell(voices.problem)
         JsonPrinter(sys.stdout, sys.stderr).handle(voices_table(voices), 0)
     else:
         # Elsewhere than on a terminal nothing gives way, for whoever pages or searches.
         size = shutil.get_terminal_size()
         height = size.lines - 1 if sys.stdout.isatty() else None
-        print(*voice_list(voices, whisper=whisper, width=size.columns, height=height), sep="\n")
+        for line in voice_list(voices, whisper=whisper, width=size.columns, height=height):
+            show(line)
     bad = [clip for clip in voices.unusable if not (clip.needs_words and whisper)]
     return ExitCode.SOME_LINES_FAILED if bad or voices.problem else ExitCode.OK
 

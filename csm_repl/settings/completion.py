@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 
-from csm_repl.settings.arguments import ArgumentParser
+from csm_repl.settings.command_line import OptionParser
 from csm_repl.settings.registry import specs
 
 __all__ = ["SHELLS", "completion_script"]
@@ -13,7 +13,7 @@ __all__ = ["SHELLS", "completion_script"]
 SHELLS = ("bash", "zsh", "fish", "tcsh", "powershell")
 
 
-def completion_script(shell: str, parser: ArgumentParser, commands: Mapping[str, ArgumentParser]) -> str:
+def completion_script(shell: str, parser: OptionParser, commands: Mapping[str, OptionParser]) -> str:
     """A script that the shell reads at its start.
 
     Args:
@@ -23,7 +23,7 @@ def completion_script(shell: str, parser: ArgumentParser, commands: Mapping[str,
     """
     import shtab
 
-    choices = {flag: spec.choices for spec in specs() for flag in spec.flags}
+    choices = {flag: spec.words for spec in specs() for flag in spec.flags}
     for each in (parser, *commands.values()):
         for action in each.actions:
             words = next((choices[flag] for flag in action.option_strings if choices.get(flag)), None)

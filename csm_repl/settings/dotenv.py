@@ -1,85 +1,91 @@
-"""The `.env` file of the folder where the program is started, and names that set nothing."""
+"""What a `.env` holds. Anybody may have written it, or left it in a folder that somebody else works in."""
 
 from __future__ import annotations
 
 import codecs
 import io
-import re
-from collections.abc import Iterator, Mapping, Sequence
+import stat
+from dataclasses import dataclass
 from pathlib import Path
 
 from csm_repl.errors import UsageError
-from csm_repl.settings.arguments import did_you_mean
-from csm_repl.settings.registry import ENV_PREFIX, Settings, specs
 
-__all__ = ["notices", "read_dotenv"]
+__all__ = ["DotEnv", "read_dotenv"]
 
-_MOST_BYTES = 2**20
-_NAMED_LINES = 5
-_REMEDY = "Make it a readable text file with a line NAME=value for each setting, or rename it."
+_MAX_BYTES = 2**20
+# UTF-32 first: its mark begins with that of UTF-16.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8-sig",
+}
 
 
-def read_dotenv(path: Path | None) -> tuple[dict[str, str], list[int]]:
-    """What a file sets, as it stands there: nothing in a value is expanded. Empty where there is none.
+@dataclass(frozen=True)
+class DotEnv:
+    values: dict[str, str]
+    """As they are written: `${NAME}` in one is not replaced, so that no secret ends up elsewhere."""
+    broken: tuple[int, ...] = ()
+    """Numbers of the lines that are not NAME=value, from 1."""
 
-    Returns:
-        Name -> value, and the numbers of the lines that set nothing although they are no comments.
+
+def read_dotenv(path: Path) -> DotEnv:
+    """The file's lines; a missing one, or a folder of that name, has none.
 
     Raises:
-        UsageError: it is there and cannot be read.
+        UsageError: it cannot be read, or is no text.
     """
-    # A folder of this name is a virtual environment; a pipe would be waited for.
-    if path is None or not path.is_file():
-        return {}, []
+    try:
+        data = _read(path)
+    except OSError as error:
+        raise _unusable(path, f"cannot be read: {error.strerror}") from error
+    if data is None:
+        return DotEnv({})
+    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError:
+        raise _unusable(path, "is not UTF-8") from None
+    if "\0" in text:
+        raise _unusable(path, "is not a text file")
+    return _parsed(text)
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if stat.S_ISDIR(mode):  # a virtual environment of that name
+        return None
+    if not stat.S_ISREG(mode):  # a pipe would be waited for
+        raise _unusable(path, "is no file")
+    with path.open("rb") as file:
+        data = file.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise _unusable(path, f"is larger than {_MAX_BYTES // 2**20} MB")
+    return data
+
+
+def _unusable(path: Path, problem: str) -> UsageError:
+    return UsageError(
+        f"{path.absolute()} {problem}.", "Make it a UTF-8 file of NAME=value lines, or move it away."
+    )
+
+
+def _parsed(text: str) -> DotEnv:
+    # python-dotenv's own reader, without what dotenv_values does on top: expanding, and warning on a logger.
     from dotenv.parser import parse_stream
 
-    found, broken = {}, []
-    for binding in parse_stream(io.StringIO(_text(path))):
+    values: dict[str, str] = {}
+    broken = []
+    for binding in parse_stream(io.StringIO(text)):
         if binding.error:
-            broken.append(binding.original.line)
+            # Its text begins with the empty lines before it.
+            before = binding.original.string[: -len(binding.original.string.lstrip())]
+            broken.append(binding.original.line + before.count("\n"))
         elif binding.key is not None and binding.value is not None:
-            found[binding.key] = binding.value
-    return found, broken
-
-
-def _text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_MOST_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}.", _REMEDY) from error
-    if len(raw) > _MOST_BYTES:
-        raise UsageError(f"{path} is larger than a megabyte.", _REMEDY)
-    is_utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    try:
-        return raw.decode("utf-16" if is_utf16 else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is no UTF-8 text.", _REMEDY) from error
-
-
-def notices(
-    settings: Settings, environ: Mapping[str, str], from_file: Mapping[str, str], broken: Sequence[int]
-) -> Iterator[str]:
-    """What users should know about where settings come from: sentences without any value."""
-    if broken:
-        lines = _joined([str(number) for number in broken[:_NAMED_LINES]])
-        yield f"Line{'s' if len(broken) > 1 else ''} {lines} of the .env file: no NAME=value; left out."
-    changed = [spec.dashed for spec in specs() if settings.origin(spec.name) == ".env"]
-    if changed:
-        yield f"The .env file of this folder sets {_joined(changed)}."
-    known = {spec.env for spec in specs() if spec.env}
-    only_flags = {ENV_PREFIX + spec.name.upper(): spec for spec in specs() if spec.env is None}
-    for source, names in (("the environment", environ), ("the .env file", from_file)):
-        for name in names:
-            if not name.upper().startswith(ENV_PREFIX) or name in known or not re.fullmatch(r"\w+", name):
-                continue
-            if name in only_flags:
-                hint = f"Use {only_flags[name].flags[-1]}."
-            else:
-                meant = did_you_mean(name, known, ENV_PREFIX.lower())
-                hint = f"Did you mean {meant}?" if meant else "'csm-repl --help' lists the settings."
-            yield f"{name}, in {source}, sets nothing. {hint}"
-
-
-def _joined(words: list[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+            values[binding.key] = binding.value
+    return DotEnv(values, tuple(broken))

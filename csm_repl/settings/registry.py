@@ -16,6 +16,8 @@ from csm_repl.settings import values
 __all__ = ["LAST_SPEAKER", "Origin", "SettingSpec", "Settings", "spec", "specs"]
 
 ENV_PREFIX = "CSM_REPL_"
+SECRETS = {"hf_token"}
+"""Settings whose values are never shown."""
 LAST_SPEAKER = 999
 """Three digits, as in the names of clips; CSM was trained with small ones."""
 Origin = str
@@ -44,13 +46,13 @@ class SettingSpec:
         return self.name.replace("_", "-")
 
     @property
-    def is_switch(self) -> bool:
-        return self.parse is values.boolean
+    def words(self) -> tuple[str, ...]:
+        """The values that there are, where they can be listed."""
+        return self.parse.words if isinstance(self.parse, values.Choice) else ()
 
     @property
-    def choices(self) -> tuple[str, ...]:
-        """The words that it takes; empty where it takes other values."""
-        return self.parse.words if isinstance(self.parse, values.Choice) else ()
+    def is_switch(self) -> bool:
+        return self.parse is values.boolean
 
     @property
     def has_both_ways(self) -> bool:
@@ -105,14 +107,14 @@ class Settings:
     device: str = _setting("auto", values.device, values.DEVICE_HELP, metavar="DEVICE", group="model")
     dtype: str = _setting(
         "auto",
-        values.Choice("auto", "bfloat16", "float16", "float32"),
+        values.choice("auto", "bfloat16", "float16", "float32"),
         "auto, bfloat16, float16 or float32",
         metavar="DTYPE",
         group="model",
     )
     quantize: str = _setting(
         "none",
-        values.Choice("none", "int8", "fp8", "int4", "auto"),
+        values.choice("none", "int8", "fp8", "int4", "auto"),
         "quantised weights: none, int8, int4, fp8 on a newer GPU, or auto (int8 on a CPU, else none)",
         metavar="MODE",
         group="model",
@@ -169,7 +171,7 @@ class Settings:
     )
     offsets: str = _setting(
         "on",
-        values.Choice("on", "off"),
+        values.choice("on", "off"),
         "whether a number at the end of a turn says who speaks it; off speaks every number",
         live=True,
         metavar="on|off",
@@ -177,7 +179,7 @@ class Settings:
     )
     normalize: str = _setting(
         "safe",
-        values.Choice("safe", "off"),
+        values.choice("safe", "off"),
         "write numbers, dates, abbreviations and signs out in words before they are spoken: safe or off",
         live=True,
         metavar="HOW",
@@ -280,14 +282,14 @@ class Settings:
     debug: bool = _setting(False, values.boolean, "show tracebacks", group="interface")
     color: str = _setting(
         "auto",
-        values.Choice("auto", "always", "never"),
+        values.choice("auto", "always", "never"),
         "auto, always or never",
         metavar="WHEN",
         group="interface",
     )
     editing_mode: str = _setting(
         "emacs",
-        values.Choice("emacs", "vi"),
+        values.choice("emacs", "vi"),
         "key bindings of the prompt: emacs or vi",
         live=True,
         metavar="MODE",
@@ -308,9 +310,6 @@ class Settings:
         group="model",
     )
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
-
-    notices: tuple[str, ...] = field(default=(), compare=False, repr=False)
-    """What to tell the user about them, once."""
 
     def origin(self, name: str) -> Origin:
         return self.origins.get(name, "default")

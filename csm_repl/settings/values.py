@@ -10,6 +10,7 @@ __all__ = [
     "DEVICE_HELP",
     "Choice",
     "boolean",
+    "choice",
     "context",
     "device",
     "integer",
@@ -105,9 +106,9 @@ def max_seconds(value: str) -> float | None:
 
 
 class Choice:
-    """One of some words, in any case."""
+    """One of a few words, in any case."""
 
-    def __init__(self, *words: str) -> None:
+    def __init__(self, words: tuple[str, ...]) -> None:
         self.words = words
 
     def __call__(self, value: str) -> str:
@@ -115,6 +116,10 @@ class Choice:
         if word not in self.words:
             raise ValueError(f"must be one of {', '.join(self.words)}")
         return word
+
+
+def choice(*words: str) -> Choice:
+    return Choice(words)
 
 
 def device(value: str) -> str:

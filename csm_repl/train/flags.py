@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from csm_repl.errors import UsageError
-from csm_repl.settings import ArgumentParser, Settings, load_settings, spec
+from csm_repl.settings import OptionParser, Settings, did_you_mean, load_settings, spec
+from csm_repl.terminal import tell
 from csm_repl.train.options import DataOptions, TrainOptions
-from csm_repl.train.values import value_reader
+from csm_repl.train.values import choices, value_reader
 
 __all__ = [
     "MergeJob",
@@ -81,7 +82,7 @@ class MergeJob:
     dtype: str
 
 
-def train_parser() -> ArgumentParser:
+def train_parser() -> OptionParser:
     """Of `csm-repl train`."""
     parser = _parser("train", "DATA [DATA ...] [options]", _DESCRIPTION, _EPILOG)
     parser.add_argument("data", nargs="+", metavar="DATA", help=argparse.SUPPRESS)
@@ -115,7 +116,7 @@ def train_parser() -> ArgumentParser:
 
 def parse_train(words: Sequence[str]) -> TrainJob:
     """UsageError for anything that cannot be meant; `--help` prints and leaves."""
-    values = vars(train_parser().parse(words))
+    values = train_parser().parse(words)
     settings = _settings(values)
     if values["from_scratch"] and values["setting_model"]:
         raise UsageError(
@@ -134,7 +135,7 @@ def parse_train(words: Sequence[str]) -> TrainJob:
     )
 
 
-def merge_parser() -> ArgumentParser:
+def merge_parser() -> OptionParser:
     """Of `csm-repl merge`."""
     parser = _parser("merge", "ADAPTER --model BASE -o DIR [options]", _MERGE_DESCRIPTION, None)
     parser.add_argument("adapter", metavar="ADAPTER", help=argparse.SUPPRESS)
@@ -159,7 +160,7 @@ def merge_parser() -> ArgumentParser:
 
 def parse_merge(words: Sequence[str]) -> MergeJob:
     """UsageError for anything that cannot be meant; `--help` prints and leaves."""
-    values = vars(merge_parser().parse(words))
+    values = merge_parser().parse(words)
     return MergeJob(
         adapter=Path(values["adapter"]).expanduser(),
         settings=_settings(values),
@@ -235,7 +236,8 @@ def _with_default(help_text: str, default: Any) -> str:
 def _settings(values: dict[str, Any]) -> Settings:
     prefix = "setting_"
     return load_settings(
-        {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+        {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)},
+        say=tell,
     )
 
 
@@ -257,20 +259,17 @@ def _parsed(item: Field[Any], hint: Any, text: str) -> Any:
     try:
         return value_reader(hint)(text)
     except ValueError as error:
-        raise UsageError(
-            f"{flag_of(item)} {error}, not {text!r}.", f"It means: {item.metadata['help']}."
-        ) from error
+        remedy = did_you_mean(text, choices(hint)) or f"It means: {item.metadata['help']}."
+        raise UsageError(f"{flag_of(item)} {error}, not {text!r}.", remedy) from error
 
 
-def _parser(command: str, usage: str, description: str, epilog: str | None) -> ArgumentParser:
-    parser = ArgumentParser(
+def _parser(command: str, usage: str, description: str, epilog: str | None) -> OptionParser:
+    return OptionParser(
         prog=f"csm-repl {command}",
         usage=f"csm-repl {command} {usage}",
         description=description,
         epilog=epilog,
     )
-    parser.add_argument("-h", "--help", action="help", help="show this help")
-    return parser
 
 
 def _folder(text: str | None) -> Path | None:

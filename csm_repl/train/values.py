@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["value_reader"]
+__all__ = ["choices", "value_reader"]
 
 
 def value_reader(hint: Any) -> Callable[[str], Any]:
@@ -29,6 +29,11 @@ def value_reader(hint: Any) -> Callable[[str], Any]:
     if hint is Path:
         return lambda text: Path(text).expanduser()
     return str
+
+
+def choices(hint: Any) -> tuple[str, ...]:
+    """The words of an annotated Literal; none for any other type."""
+    return typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
 
 
 def _float(text: str) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from typing import Any, TextIO
 
 from csm_repl.audio import output_error
@@ -11,6 +10,7 @@ from csm_repl.errors import CsmReplError, OutputError
 from csm_repl.events import Echo, Event, LineDone, Notice, Stopped, Table, TurnDone
 from csm_repl.front.printers.base import defused, report_line, speaker_color
 from csm_repl.front.printers.progress import StatusLine
+from csm_repl.terminal import show_json, show_path
 
 __all__ = ["JsonPrinter", "PlainPrinter"]
 
@@ -96,12 +96,15 @@ class PlainPrinter:
             text = "\t".join(defused(" ".join(cell.split())) for cell in row)
             self._write(self._styled(text, "dim") if row is table.columns else text)
 
-    def _print(self, text: str) -> None:
+    def _print(self, result: str | dict[str, Any]) -> None:
         if self._out is None:
             return
         self._clear_status()
         try:
-            print(text, file=self._out, flush=True)
+            if isinstance(result, str):
+                show_path(result, self._out)
+            else:
+                show_json(result, self._out)
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -179,4 +182,4 @@ class JsonPrinter(PlainPrinter):
     def _object(self, value: dict[str, Any]) -> None:
         if self.script is not None and "line" in value:
             value = {"type": value["type"], "script": self.script, **value}
-        self._print(json.dumps(value, ensure_ascii=False))
+        self._print(value)

@@ -7,13 +7,12 @@ The only part of `train` that writes to the terminal.
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from csm_repl.settings import Settings
-from csm_repl.terminal import defused, open_console
+from csm_repl.terminal import defused, open_console, show, show_json, show_path
 from csm_repl.train.events import (
     CheckpointSaved,
     Evaluated,
@@ -99,7 +98,7 @@ class PlainDisplay:
             self._line(line)
 
     def result(self, path: Path) -> None:
-        print(path, file=self._out, flush=True)
+        show_path(str(path), self._out)
 
     def close(self) -> None:
         """Removes the bar, if there is one."""
@@ -111,7 +110,7 @@ class PlainDisplay:
         self._n_left_out = 0
 
     def _line(self, text: str) -> None:
-        print(defused(text), file=self._err, flush=True)
+        show(text, self._err)
 
 
 class JsonDisplay(PlainDisplay):
@@ -132,7 +131,7 @@ class JsonDisplay(PlainDisplay):
             key: None if isinstance(value, float) and abs(value) == float("inf") else value
             for key, value in values.items()
         }
-        print(json.dumps({"type": name, **finite}, default=str), file=self._out, flush=True)
+        show_json({"type": name, **finite}, self._out)
 
 
 class RichDisplay(PlainDisplay):
