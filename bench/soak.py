@@ -218,7 +218,7 @@ class Soak:
                 else:
                     self._speak(self._random.choice(LINES).format(n=number), number)
         self._close()
-        tracks = self.studio.finish()
+        tracks = list(self.studio.finish())
         if tracks:
             self.ledger.check_tracks(tracks)
         self.ledger.check_files([self._folder])

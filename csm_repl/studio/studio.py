@@ -262,7 +262,7 @@ class Studio:
         )
         if self._tracks is not None:
             names = [clip.name for clip in self.voices.of(turn.speaker) if clip.name]
-            self._tracks.add(done.file, turn.speaker, result.samples, names[0] if names else "")
+            self._tracks.add(done.file, turn.speaker, len(result.samples), names[0] if names else "")
 
     def failure(self, job: LineJob, error: RuntimeError | MemoryError) -> Exception:
         """Ends a line whose step failed; what to tell the user."""
@@ -367,9 +367,14 @@ class Studio:
         if name == "seed":
             self.next_seed = value
 
-    def finish(self) -> list[Path]:
-        """Writes the speakers' tracks, if asked for; call once at the end of the run."""
-        return self._tracks.write(self.takes) if self._tracks is not None else []
+    def finish(self) -> Iterator[Path]:
+        """Writes the speakers' tracks, if asked for, and yields each; once, at the end of the run.
+
+        Raises:
+            OutputError: as `Tracks.write`.
+        """
+        if self._tracks is not None:
+            yield from self._tracks.write(self.takes)
 
     # --- what a turn needs ----------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from csm_repl.audio import SAMPLE_RATE, AudioSink, read_audio, resample, to_mono
@@ -36,7 +37,7 @@ class Listener:
         progress: ScriptProgress | None = None,
     ) -> None:
         self._printer = printer
-        self._joined = JoinedSound(sink, self._fail_joined, printer.say)
+        self._joined = JoinedSound(sink, self._complain, printer.say)
         self._player = player
         self._progress = progress
         self.quit = False
@@ -79,15 +80,23 @@ class Listener:
         if self._progress is not None:
             self._progress.fail(error.cause, line)
 
-    def _fail_joined(self, error: CsmReplError) -> None:
+    def _complain(self, error: CsmReplError) -> None:
         self.failed = True
         self._printer.error(error)
 
-    def finish(self, tracks: list[Path], *, interrupted: bool) -> None:
-        """The end of the run."""
+    def finish(self, tracks: Iterable[Path], *, interrupted: bool) -> None:
+        """The end of the run.
+
+        Args:
+            tracks: written one by one.
+            interrupted: whether Ctrl-C ended it; then what is not heard yet is not waited for.
+        """
         self._joined.end()
-        for path in tracks:
-            self._printer.track(str(path))
+        try:
+            for path in tracks:
+                self._printer.track(str(path))
+        except CsmReplError as error:
+            self._complain(error)
         if self._player is not None:
             if not interrupted:
                 self._player.wait()
