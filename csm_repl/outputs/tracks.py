@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from csm_repl.audio import open_sink, read_audio
 from csm_repl.errors import ClipError, OutputError
 from csm_repl.outputs.takes import TakeFolder
+from csm_repl.paths import is_plain_file
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +64,7 @@ class Tracks:
             OutputError: one could not be written; or, when all are there, takes had been removed or changed
                 during the run, and there is silence in their place.
         """
-        if self._turns and not any(turn.file.is_file() for turn in self._turns):
+        if self._turns and not any(is_plain_file(turn.file) for turn in self._turns):
             raise OutputError(
                 f"There are no tracks: the takes are not in {self._turns[0].file.parent} any more.",
                 "Leave them there until the run is over.",

@@ -25,6 +25,7 @@ from csm_repl.loaded import LoadedModel
 from csm_repl.model.device import less_memory, out_of_memory
 from csm_repl.outputs.takes import TakeFolder
 from csm_repl.outputs.tracks import Tracks
+from csm_repl.paths import is_plain_file
 from csm_repl.session.conversation import Conversation, ConversationTurn
 from csm_repl.session.numbers import TakeNumber
 from csm_repl.settings import LAST_SPEAKER, Origin, Settings
@@ -328,7 +329,7 @@ class Studio:
             raise LineError("No line has been spoken yet.", "Type one.")
         number = TakeNumber(lines[-1]) if number is None else number
         said = self.conversation.find(number)
-        files = [turn.file for turn in said if turn.file is not None and turn.file.is_file()]
+        files = [turn.file for turn in said if turn.file is not None and is_plain_file(turn.file)]
         if not files or files[0].parent == self.takes.folder:
             files = self.takes.find(number) or files
         if files:
