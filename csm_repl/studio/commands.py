@@ -317,7 +317,7 @@ def _status(studio: Studio, args: str) -> Iterator[Event]:
         {"name": name, "value": value, "origin": None} for name, value in facts.items()
     ]
     for item in specs():
-        if item.name in {"hf_token", "model", "device", "dtype", "quantize", "output", "speaker"}:
+        if item.name in {"hf_token", "model", "device", "dtype", "quantize", "output", "speaker", "context"}:
             continue
         value = setting_text(item, getattr(settings, item.name))
         records.append({"name": item.dashed, "value": value, "origin": settings.origin(item.name)})
@@ -417,12 +417,9 @@ def _saved(studio: Studio) -> Sequence[str]:
 @_command("name", complete=_saved)
 def _save(studio: Studio, args: str) -> Iterator[Event]:
     """saves the session as a folder"""
-    from csm_repl.session.store import save_session, saved_folder
-
     if not args:
         raise LineError("$SAVE$ needs a name.", "For example $SAVE interview$.")
-    header = {"model": studio.model.name, "revision": studio.model.revision, "primary": studio.primary}
-    saved = save_session(studio.conversation, saved_folder(studio.takes.root, args), header=header)
+    saved = studio.save(args)
     yield Notice(f"Saved {_count(saved.n_turns, 'turn')} in {saved.folder}.")
     if saved.notice:
         yield Notice(saved.notice, "warning")

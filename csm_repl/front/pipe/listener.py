@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from csm_repl.audio import SAMPLE_RATE, AudioSink, read_audio, resample, to_mono
 from csm_repl.audio.player import Player
@@ -13,6 +14,9 @@ from csm_repl.events import Audio, Event, LineDone, Notice, PlayFile, Quit
 from csm_repl.front.jobs import unexpected
 from csm_repl.front.joined import JoinedSound
 from csm_repl.front.printers import PlainPrinter, ScriptProgress
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Listener"]
 
@@ -53,8 +57,7 @@ class Listener:
         elif isinstance(event, PlayFile):
             self._play_file(event.file, line)
         elif isinstance(event, Audio):
-            if self._player is not None:
-                self._player.play(event.samples)
+            self._play(event.samples, line)
         else:
             if isinstance(event, LineDone) and self._player is not None:
                 self._player.end()
@@ -111,5 +114,16 @@ class Listener:
             )
             return
         samples, rate = read_audio(file)
-        self._player.play(resample(to_mono(samples), rate, SAMPLE_RATE))
-        self._player.end()
+        self._play(resample(to_mono(samples), rate, SAMPLE_RATE), line)
+        if self._player is not None:
+            self._player.end()
+
+    def _play(self, samples: torch.Tensor, line: int) -> None:
+        if self._player is None:
+            return
+        self._player.play(samples)
+        if self._player.gone:
+            farewell = self._player.farewell
+            self._player.close()
+            self._player = None
+            self._printer.handle(Notice(farewell, "warning"), line)
