@@ -170,6 +170,14 @@ class Settings:
         metavar="on|off",
         group="speech",
     )
+    normalize: str = _setting(
+        "safe",
+        values.choice("safe", "off"),
+        "write numbers, dates, abbreviations and signs out in words before they are spoken: safe or off",
+        live=True,
+        metavar="HOW",
+        group="speech",
+    )
     temperature: float = _setting(
         0.9,
         values.number(0.0, 5.0),
