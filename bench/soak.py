@@ -3,12 +3,13 @@
     python -m bench.soak [--lines 2000] [--every 20] [--model DIR] [--tracks] [--folder DIR]
 
 A studio, a listener and an `-o` file as the pipe has them. The faults, in turn: the disk of `-o` is full, the
-disk of the takes is full, a broken clip lies in the references folder, Ctrl-C comes in the middle of a line,
-a line cannot be spoken. Now and then a line is undone or spoken again. What was heard is compared, sample
-by sample, with each take, with every `-o` and with the tracks; takes may not change afterwards. Without
---model a tiny one with random weights speaks. Full disks are limits on the size of files, so it needs POSIX;
-the memory's size is read from /proc. Prints a table and writes `bench/results/soak-*.json`; exit code 1 if
-anything was lost.
+disk of the takes is full, a file is in the output folder's place, a broken clip lies in the references
+folder, Ctrl-C comes in the middle of a line, a line cannot be spoken. Now and then a line is undone or spoken
+again. What was heard is compared, sample by sample, with each take, with every `-o` and with the tracks;
+takes may not change afterwards. Without --model a tiny one with random weights speaks. Full disks are limits
+on the size of files, so it needs POSIX; the memory's size is read from /proc. Prints a table and writes
+`bench/results/soak-*.json`; exit code 1 if anything was lost, a fault had another exit code than the pipe
+promises, or memory or descriptors grew.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import io
 import itertools
 import os
 import random
+import re
 import resource
 import signal
 import sys
@@ -36,7 +38,7 @@ import numpy as np
 from bench.machine import machine_facts
 from bench.report import FOLDER, print_machine, print_table, write_results
 from csm_repl.audio import SAMPLE_RATE, AudioSink, open_sink, read_audio, to_pcm16
-from csm_repl.errors import CsmReplError
+from csm_repl.errors import CsmReplError, LineError
 from csm_repl.events import Audio, Event, LineDone, Notice, TurnDone, TurnStarted, Withdrawn
 from csm_repl.front.jobs import Interrupts, run_job
 from csm_repl.front.pipe.listener import Listener
@@ -46,12 +48,18 @@ from csm_repl.studio import Studio, open_studio
 from csm_repl.studio.commands import run_line
 from tests.support.speech import write_clip
 
-FAULTS = ("-o is full", "disk is full", "broken clip", "Ctrl-C", "bad line")
+FAULTS = ("-o is full", "disk is full", "no output folder", "broken clip", "Ctrl-C", "bad line")
+HARMLESS = ("broken clip", "Ctrl-C")
+"""Faults that make no line fail; with any other the pipe's exit code is 1."""
 BAD_LINES = ("Hello!-5", "$NOSUCH$", "$SET temperature high$", "$PLAY 999999$", "Hi.||Ho.-9", "$LOAD x$")
 BROKEN_CLIPS = (b"", b"RIFF\xff\xff\xff\xffWAVEfmt ", b"\x00" * 5000, b"ID3\x04" + bytes(range(256)) * 20)
 LINES = ("Well, this is line {n}.", "Is it?||It is, line {n}.", "So it is.1", "One, two.||Three.||Four.")
+_ENOUGH = 20
+"""Measurements from which growth can be told from unrest."""
 _TINY_LIMIT = 1_000
 """Bytes; no take and no sidecar fits."""
+_MOST_GROWTH = 5.0
+"""MB that 1,000 lines may add, besides the conversation's codes: what the heap's own unrest comes to."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +134,10 @@ class Ledger:
             self.complain(f"{file.name} has no JSON")
         self.takes[file] = digest(file)
 
+    def check_kept(self, file: Path) -> None:
+        """That the turn that was heard last and could not be written where it belongs is in `file`."""
+        self._check(file, b"".join(self._heard))
+
     def check_joined(self, path: Path) -> None:
         """That an `-o` file, now closed, holds what was accepted since the last one."""
         expected, self.joined = self.joined, []
@@ -184,6 +196,8 @@ class Soak:
         self._said = io.StringIO()
         self._chapters = itertools.count(1)
         self._interrupts = Interrupts()
+        self._failed = False
+        """Whether a line has failed since the last fault."""
         self._interrupt_after: int | None = None
         """So many more events until Ctrl-C comes."""
         self._open()
@@ -207,10 +221,14 @@ class Soak:
         """Speaks; what the process held meanwhile."""
         measured = []
         kinds = itertools.cycle(FAULTS)
-        with self._interrupts:
+        with self._interrupts, temporary_files(self._folder / "temporary"):
             for number in range(1, n_lines + 1):
                 if number % every == 0:
-                    self._with_fault(next(kinds), number)
+                    if self._failed:
+                        self.ledger.complain(f"a line before line {number} failed without a fault")
+                    kind = next(kinds)
+                    self._with_fault(kind, number)
+                    self._check_failed(kind, number)
                     self._check_words()
                     measured.append(measure(number))
                 elif number % every == every // 2:
@@ -218,10 +236,11 @@ class Soak:
                 else:
                     self._speak(self._random.choice(LINES).format(n=number), number)
         self._close()
-        tracks = self.studio.finish()
+        tracks = list(self.studio.finish())
         if tracks:
             self.ledger.check_tracks(tracks)
         self.ledger.check_files([self._folder])
+        self.ledger.problems += growth(measured, kept_mb(self.studio))
         return measured
 
     def _speak(self, text: str, number: int, *, may_fail: bool = False) -> bool:
@@ -242,9 +261,14 @@ class Soak:
         except Exception as error:
             self._listener.fail(error, number)
             # An undone conversation has nothing more to undo.
-            if not may_fail and not (text in ("$UNDO$", "$RETRY$") and isinstance(error, CsmReplError)):
-                self.ledger.complain(f"line {number} failed: {error!r}")
+            if not (text in ("$UNDO$", "$RETRY$") and isinstance(error, LineError)):
+                self._failed = True
+                if not may_fail:
+                    self.ledger.complain(f"line {number} failed: {error!r}")
+            self._listener.failed = False
             return False
+        self._failed |= self._listener.failed
+        self._listener.failed = False
         if (
             not may_fail
             and not stopped
@@ -263,6 +287,8 @@ class Soak:
             self._fill_joined(text, number)
         elif kind == "disk is full":
             self._fill_disk(text, number)
+        elif kind == "no output folder":
+            self._take_folder_away(text, number)
         elif kind == "broken clip":
             self._break_clip(text, number)
         elif kind == "Ctrl-C":
@@ -297,6 +323,21 @@ class Soak:
         self.ledger.joined.clear()
         self._open()
 
+    def _take_folder_away(self, text: str, number: int) -> None:
+        """The line fails, and its first turn is kept elsewhere; with the folder back, the next is spoken."""
+        outputs, moved = self._folder / "outputs", self._folder / "moved"
+        outputs.rename(moved)
+        outputs.touch()
+        if self._speak(text, number, may_fail=True):
+            self.ledger.complain(f"line {number} was written without an output folder")
+        outputs.unlink()
+        moved.rename(outputs)
+        kept = re.findall(r"The take is kept: (\S+)\.$", self._said.getvalue(), re.MULTILINE)
+        if len(kept) == 1:
+            self.ledger.check_kept(Path(kept[0]))
+        else:
+            self.ledger.complain(f"line {number} says {len(kept)} times where its take is kept")
+
     def _open_none(self) -> None:
         self._listener = Listener(PlainPrinter(None, self._said), None, None)
 
@@ -320,6 +361,12 @@ class Soak:
         came, self._interrupt_after = self._interrupt_after is None, None
         if came and self.ledger.events["Stopped"] != n_stopped + 1:
             self.ledger.complain(f"line {number} was not stopped in order")
+
+    def _check_failed(self, kind: str, number: int) -> None:
+        """That the pipe's exit code would be what it promises."""
+        if self._failed != (kind not in HARMLESS):
+            self.ledger.complain(f"line {number}, {kind}: the exit code would be {int(self._failed)}")
+        self._failed = False
 
     def _files(self) -> Iterator[Path]:
         return (path for path in (self._folder / "outputs").rglob("*") if path.is_file())
@@ -347,6 +394,17 @@ def file_limit(n_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@contextlib.contextmanager
+def temporary_files(folder: Path) -> Iterator[None]:
+    """Temporary files of this process go into `folder`."""
+    folder.mkdir()
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
 def measure(line: int) -> Measured:
     status = dict(
         row.split(":", 1) for row in Path("/proc/self/status").read_text().splitlines() if ":" in row
@@ -364,6 +422,16 @@ def slope(measured: Sequence[Measured]) -> float:
     rest = measured[len(measured) // 4 :]
     lines = np.array([each.line for each in rest], float)
     return float(np.polyfit(lines, [each.rss_mb for each in rest], 1)[0] * 1000)
+
+
+def growth(measured: Sequence[Measured], kept: float) -> list[str]:
+    """What is not flat; `kept` is what the conversation has to keep, in MB."""
+    problems = []
+    if len({each.descriptors for each in measured}) > 1:
+        problems.append("the number of open descriptors changes")
+    if len(measured) >= _ENOUGH and slope(measured) - kept > _MOST_GROWTH:
+        problems.append(f"1,000 lines add {slope(measured):.1f} MB")
+    return problems
 
 
 def kept_mb(studio: Studio) -> float:

@@ -10,11 +10,12 @@ import re
 import secrets
 import shutil
 import socket
+import stat
 import sys
 import time
 from pathlib import Path
 
-__all__ = ["default_cache_dir", "log_file", "remove_leftovers", "unfinished_path"]
+__all__ = ["default_cache_dir", "is_plain_file", "log_file", "remove_leftovers", "unfinished_path"]
 
 _UNFINISHED = re.compile(r"\.csm-repl-(?P<host>[0-9a-f]{8})-(?P<pid>\d{1,10})-[0-9a-f]{12}\.part")
 _FORGOTTEN_AFTER_S = 7 * 24 * 3600
@@ -41,11 +42,19 @@ def unfinished_path(folder: Path) -> Path:
     return folder / f".csm-repl-{_host()}-{os.getpid()}-{secrets.token_hex(6)}.part"
 
 
+def is_plain_file(path: Path) -> bool:
+    """Whether there is a regular file at `path` itself: no link to one, no folder, FIFO or device."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except (OSError, ValueError):
+        return False
+
+
 def remove_leftovers(folder: Path) -> None:
     """Removes from `folder` what was named by `unfinished_path` in a process that is gone. Best effort.
 
-    Nobody can ask whether a process of another machine lives (the folder may be a network share): what such
-    a one has left goes when it has not been written to for a week.
+    Nobody can ask whether a process of another machine or container lives (the folder may be shared): what
+    such a one has left goes when it has not been written to for a week.
     """
     with contextlib.suppress(OSError):
         for entry in os.scandir(folder):
@@ -80,4 +89,8 @@ def _is_running(pid: int) -> bool:
 
 @functools.cache
 def _host() -> str:
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+    """Among which processes the number of a process says which one it is."""
+    name = socket.gethostname()
+    with contextlib.suppress(OSError):  # Linux: containers may have their host's name
+        name += str(Path("/proc/self/ns/pid").readlink())
+    return hashlib.sha256(name.encode()).hexdigest()[:8]

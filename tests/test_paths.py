@@ -50,6 +50,27 @@ def test_a_link_is_removed_and_not_followed(tmp_path: Path) -> None:
     assert (tmp_path / "music" / "song.wav").exists()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such containers")
+def test_a_container_with_its_host_s_name_is_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = paths.unfinished_path(Path())
+    monkeypatch.setattr(os, "readlink", lambda _: "pid:[4026532000]")
+    paths._host.cache_clear()
+    theirs = paths.unfinished_path(Path())
+    monkeypatch.undo()
+    paths._host.cache_clear()
+    assert mine.name.split("-")[2] != theirs.name.split("-")[2]
+
+
+def test_only_a_file_itself_is_a_plain_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "fifo")
+    assert [path.name for path in tmp_path.iterdir() if paths.is_plain_file(path)] == ["file"]
+    assert not paths.is_plain_file(tmp_path)
+    assert not paths.is_plain_file(tmp_path / "file" / "below")
+    assert not paths.is_plain_file(Path("nul\0byte"))
+
+
 def test_another_machines_are_kept_for_a_week(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "_host", lambda: "0" * 8)
     young, old = paths.unfinished_path(tmp_path), paths.unfinished_path(tmp_path)

@@ -13,7 +13,14 @@ Samples are float32 in [-1, 1], tensors `[N]` (mono) or `[C, N]`. Importing it i
 audio library.
 """
 
-from csm_repl.audio.read import TooLongError, check_readable, import_pydub, read_audio, read_mono
+from csm_repl.audio.read import (
+    TooLongError,
+    check_readable,
+    import_pydub,
+    missing_seconds,
+    read_audio,
+    read_mono,
+)
 from csm_repl.audio.samples import SAMPLE_RATE, amplify, resample, speech_level, to_mono, to_pcm16
 from csm_repl.audio.sink import AudioSink, open_sink
 from csm_repl.audio.write import output_error, write_audio, write_bytes_atomic
@@ -25,6 +32,7 @@ __all__ = [
     "amplify",
     "check_readable",
     "import_pydub",
+    "missing_seconds",
     "open_sink",
     "output_error",
     "read_audio",

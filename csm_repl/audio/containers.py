@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, Literal
 
-__all__ = ["FileView", "Kind", "kind_of", "true_view"]
+__all__ = ["FileView", "Kind", "kind_of", "stated_seconds", "true_view"]
 
 Kind = Literal["pcm", "flac", "mp3", "ogg", "other"]
 """'pcm': WAV, AIFF, CAF and others whose length is that of their data; 'other': for ffmpeg."""
@@ -24,6 +24,10 @@ _HEAD = 4096
 _MAX_CHUNKS = 10_000
 _UNCLAIMED = 4096
 """Bytes after the sound that are no chunk and are not taken for sound either: what an editor left behind."""
+_NO_SIZE = 0x7FFF0000
+"""Bytes of sound from which a 32-bit size is what programs write that do not know it yet."""
+_LONGEST_S = 6 * 3600.0
+"""A header that says more is wrong."""
 
 
 class FileView(io.RawIOBase):
@@ -132,6 +136,31 @@ def true_view(file: IO[bytes], kind: Kind) -> FileView | None:
     return None
 
 
+def stated_seconds(file: IO[bytes], kind: Kind, there_s: float) -> float:
+    """How long the sound is by its header, where that is more than there is; else `there_s`.
+
+    Headers that cannot be right say nothing, and neither do Ogg and what ffmpeg reads.
+
+    Args:
+        file: open for reading.
+        kind: as `kind_of` says.
+        there_s: length of the sound in the file.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(_HEAD)
+    stated_s = 0.0
+    if kind == "pcm":
+        stated_s = there_s * _stated_share(file, head, size)
+    elif kind == "flac" and len(head) > 26:
+        # 20 bits of sample rate, 8 of channels and width, 36 of samples (RFC 9639, 8.2).
+        fields = int.from_bytes(head[18:26], "big")
+        stated_s = (fields & (1 << 36) - 1) / max(1, fields >> 44)
+    elif kind == "mp3":
+        stated_s = _stated_mp3_seconds(file)
+    return stated_s if there_s < stated_s <= _LONGEST_S else there_s
+
+
 # --- chunks: WAV, AIFF, CAF ---------------------------------------------------------------------------
 
 
@@ -162,23 +191,10 @@ def _true_size(file: IO[bytes], head: bytes, size: int) -> dict[int, bytes]:
     if head[:4] == b".snd" and len(head) >= 24:
         (start,) = struct.unpack(">I", head[4:8])
         return {8: struct.pack(">I", max(0, min(size - start, 0xFFFFFFFE)))}
-    if layout is None:
+    if layout is None or (sound := _sound_chunk(file, head, layout)) is None:
         return {}
-    header = 4 + struct.calcsize(layout.size)
-    at, wide = layout.first, None
-    for _ in range(_MAX_CHUNKS):
-        found = _chunk(file, at, layout)
-        if found is None:
-            return {}
-        name, stated = found
-        if head[:4] == b"RF64" and name == b"ds64":
-            wide = at + header + 8
-        if name == layout.sound:
-            break
-        at += header + stated + (stated % 2 if layout.even else 0)
-    else:
-        return {}
-    start = at + header
+    at, stated, wide = sound
+    start = at + 4 + struct.calcsize(layout.size)
     there = size - start
     if wide is not None and stated == 0xFFFFFFFF:
         file.seek(wide)
@@ -188,6 +204,33 @@ def _true_size(file: IO[bytes], head: bytes, size: int) -> dict[int, bytes]:
         return {}
     room = 0xFFFFFFFE if layout.size[-1] == "I" else there
     return {at + 4: struct.pack(layout.size, min(there, room))}
+
+
+def _stated_share(file: IO[bytes], head: bytes, size: int) -> float:
+    """The stated size of the sound as a multiple of what there is; 0 where it says nothing."""
+    layout = _LAYOUTS.get(head[:4])
+    if layout is None or (sound := _sound_chunk(file, head, layout)) is None:
+        return 0.0
+    at, stated, _ = sound
+    there = size - at - 4 - struct.calcsize(layout.size)
+    return stated / there if there > 0 and stated < _NO_SIZE else 0.0
+
+
+def _sound_chunk(file: IO[bytes], head: bytes, layout: _Layout) -> tuple[int, int, int | None] | None:
+    """Where the chunk with the sound is, its stated size, and where an RF64 has the real one; None: none."""
+    header = 4 + struct.calcsize(layout.size)
+    at, wide = layout.first, None
+    for _ in range(_MAX_CHUNKS):
+        found = _chunk(file, at, layout)
+        if found is None:
+            return None
+        name, stated = found
+        if head[:4] == b"RF64" and name == b"ds64":
+            wide = at + header + 8
+        if name == layout.sound:
+            return at, stated, wide
+        at += header + stated + (stated % 2 if layout.even else 0)
+    return None
 
 
 def _chunk(file: IO[bytes], at: int, layout: _Layout) -> tuple[bytes, int] | None:
@@ -288,6 +331,28 @@ def _mp3_view(file: IO[bytes], size: int) -> FileView | None:
     return FileView(file, at) if is_true else FileView(file, at, mark, endless=True)
 
 
+def _stated_mp3_seconds(file: IO[bytes]) -> float:
+    """By the count of frames in the first one; 0 where there is none."""
+    start = _after_id3(file)
+    file.seek(start)
+    data = file.read(4)
+    header = int.from_bytes(data, "big")
+    if len(data) < 4 or _frame_bytes(header) is None:
+        return 0.0
+    file.seek(start + 4 + _side_bytes(header))
+    mark, flags, n_frames = struct.unpack(">4sII", file.read(12).ljust(12, b"\0"))
+    if mark not in (b"Xing", b"Info") or not flags & 1:
+        return 0.0
+    version = header >> 19 & 3
+    return float(n_frames * (1152 if version == 3 else 576) / _RATES[version][header >> 10 & 3])
+
+
+def _side_bytes(header: int) -> int:
+    """What lies between a frame's header and a count of frames."""
+    is_mono, is_mpeg1 = header >> 6 & 3 == 3, header >> 19 & 3 == 3
+    return (17 if is_mono else 32) if is_mpeg1 else (9 if is_mono else 17)
+
+
 def _after_id3(file: IO[bytes]) -> int:
     at = 0
     while True:
@@ -307,8 +372,7 @@ def _stated_frames(
     file: IO[bytes], start: int, first: int, n_frames: int, n_bytes: int
 ) -> tuple[dict[int, bytes], bool]:
     """The patch that hides the count of frames in the first one, and whether that count is true."""
-    is_mono, is_mpeg1 = first >> 6 & 3 == 3, first >> 19 & 3 == 3
-    side = (17 if is_mono else 32) if is_mpeg1 else (9 if is_mono else 17)
+    side = _side_bytes(first)
     file.seek(start + 4 + side)
     data = file.read(16)
     if data[:4] in (b"Xing", b"Info") and len(data) == 16:

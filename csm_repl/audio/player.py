@@ -162,6 +162,11 @@ class Player:
         """Whether the output has stopped for good: unplugged, or its server has ended."""
         return self._gone
 
+    @property
+    def farewell(self) -> str:
+        """What to tell the user when it is gone."""
+        return f"The sound has stopped: {self.name} takes no more. The file goes on."
+
     def play(self, samples: torch.Tensor) -> None:
         """Appends float32 samples [n]."""
         data = samples.detach().cpu().numpy().astype(np.float32, copy=False)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
-from csm_repl.audio.containers import FileView, kind_of, true_view
+from csm_repl.audio.containers import FileView, kind_of, stated_seconds, true_view
 from csm_repl.audio.samples import SAMPLE_RATE, Downmix, Resampler
 from csm_repl.errors import ClipError
 
@@ -106,6 +106,25 @@ def read_mono(
     if channel is not None:
         found = _read(path, part, lambda file_rate: _Mono(file_rate, rate, channel))
     return found.samples()
+
+
+def missing_seconds(path: Path, there_s: float) -> float:
+    """How much of a sound file its header says is not there, as after a copy that was interrupted.
+
+    Args:
+        path: a file that could be read.
+        there_s: length of its sound.
+
+    Returns:
+        Seconds; 0 where the header says nothing, nothing that could be so, or nothing else. Ogg and what
+        ffmpeg reads say nothing.
+    """
+    try:
+        with path.open("rb") as file:
+            kind = kind_of(file.read(16))
+            return 0.0 if kind is None else stated_seconds(file, kind, there_s) - there_s
+    except OSError:
+        return 0.0
 
 
 def check_readable(path: Path) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shutil
 import stat
 import struct
 import sys
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -154,7 +156,8 @@ class _FileSink(AudioSink):
     """Collects the samples in a hidden WAV beside the file, from which anything can be taken out.
 
     A .wav is that file, put in place, so that a disk that is full can still be closed on what it holds. Other
-    formats are encoded from it at the end.
+    formats are encoded from it at the end. Where that fails, an hour of speech is not thrown away: the WAV is
+    kept, if need be among the system's temporary files, and the error says where.
     """
 
     def __init__(self, path: Path, raw: bool, rate: int, replace: bool) -> None:
@@ -200,11 +203,15 @@ class _FileSink(AudioSink):
             n_samples = self._compact()
             if n_samples == 0:
                 return
-            if self._is_encoded:
-                self._encode(n_samples)
-                return
-            self._complete(n_samples)
-            self._place(self._temp, self._path)
+            try:
+                self._complete(n_samples)
+                if self._is_encoded:
+                    self._encode(n_samples)
+                else:
+                    self._place(self._temp)
+            except BaseException as error:
+                self._keep(error)
+                raise
         except OSError as error:
             raise output_error(self._path, error) from error
         finally:
@@ -243,23 +250,14 @@ class _FileSink(AudioSink):
             self._file.seek(0)
             self._file.write(_wav_header(self._rate, n_samples))
         sync(self._file)
-        self._file.close()
+        if os.name == "nt":  # where an open file cannot be renamed
+            self._file.close()
 
     def _encode(self, n_samples: int) -> None:
         temp = unfinished_path(self._path.parent)
         try:
             self._write_encoded(temp, n_samples)
-        except BaseException as error:
-            remove(temp)
-            # An hour of speech is not thrown away for a full disk or a Ctrl-C.
-            found = self._keep_wav(n_samples)
-            if isinstance(error, OSError):
-                error = output_error(self._path, error)
-            if isinstance(error, OutputError):
-                raise OutputError(error.cause, f"The sound is in {found}.") from error
-            raise
-        try:
-            self._place(temp, self._path)
+            self._place(temp)
         finally:
             remove(temp)
 
@@ -274,21 +272,52 @@ class _FileSink(AudioSink):
                 encoder.abandon()
             sync(file)
 
-    def _keep_wav(self, n_samples: int) -> Path:
-        self._complete(n_samples)
-        return self._first_free(self._temp, self._path.with_suffix(".wav"))
-
-    def _place(self, temp: Path, path: Path) -> None:
+    def _place(self, temp: Path) -> None:
         try:
-            put_in_place(temp, path, self._replace)
+            put_in_place(temp, self._path, self._replace)
             return
         except FileExistsError:
             pass
         # Somebody made a file of that name during the run.
-        other = self._first_free(temp, path)
-        raise OutputError(
-            f"{path} was written by another program in the meantime.", f"The sound is in {other}."
+        other = self._first_free(temp, self._path)
+        raise _KeptError(
+            f"{self._path} was written by another program in the meantime.", f"The sound is in {other}."
         )
+
+    def _keep(self, error: BaseException) -> None:
+        """Keeps what could not be encoded or put in place.
+
+        Raises:
+            OutputError: in place of `error`, with the file's name.
+        """
+        if isinstance(error, _KeptError):
+            return
+        if isinstance(error, OSError):
+            error = output_error(self._path, error)
+        kept = self._kept()
+        if kept is not None and isinstance(error, OutputError):
+            raise OutputError(error.cause, f"The sound is in {kept}.") from error
+
+    def _kept(self) -> Path | None:
+        path = self._path.with_suffix(".wav") if self._is_encoded else self._path
+        with contextlib.suppress(OSError):
+            return self._first_free(self._temp, path)
+        # The folder is gone, or nothing can be written there any more; the open file is still there.
+        with contextlib.suppress(OSError, ValueError):
+            return self._copied(Path(tempfile.mkdtemp(prefix="csm-repl-")) / path.name)
+        return None
+
+    def _copied(self, path: Path) -> Path:
+        """A copy in a folder that has nothing else in it; the folder goes where it fails."""
+        try:
+            with path.open("xb") as file:
+                self._file.seek(0)
+                shutil.copyfileobj(self._file, file)
+                sync(file)
+        except BaseException:
+            shutil.rmtree(path.parent, ignore_errors=True)
+            raise
+        return path
 
     def _first_free(self, temp: Path, path: Path) -> Path:
         """Gives `temp` the first name like `path` that is free."""
@@ -303,6 +332,10 @@ class _FileSink(AudioSink):
         with contextlib.suppress(OSError):
             self._file.close()
         remove(self._temp)
+
+
+class _KeptError(OutputError):
+    """The sound is in a file whose name it says."""
 
 
 def _gaps(taken: list[tuple[int, int]], n: int) -> Iterator[tuple[int, int]]:

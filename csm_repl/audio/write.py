@@ -35,7 +35,17 @@ def output_error(target: Path | str, error: OSError) -> OutputError:
     """The OutputError, with its remedy, for what the system said when `target` was written."""
     reason = error.strerror or type(error).__name__
     remedy = _REMEDIES.get(error.errno or 0, "Choose another folder or disk.")
+    if error.errno in (errno.ENOTDIR, errno.EEXIST) and (obstacle := _obstacle(Path(target))) is not None:
+        reason, remedy = f"{obstacle} is no folder", "Move it away, or choose another folder."
     return OutputError(f"{target} cannot be written: {reason}.", remedy)
+
+
+def _obstacle(path: Path) -> Path | None:
+    """What stands where a folder above `path` should be."""
+    for above in path.parents:
+        if os.path.lexists(above):
+            return None if above.is_dir() else above
+    return None
 
 
 def write_bytes_atomic(path: Path | str, data: bytes, *, replace: bool = False) -> None:

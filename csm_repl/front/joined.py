@@ -76,7 +76,7 @@ class JoinedSound:
         except (OutputError, BrokenPipeError) as error:
             log.info("-o failed", exc_info=True)
             self._sink = None
-            cause = "The program that read stdout has closed it."
+            cause, where = "The program that read stdout has closed it.", ""
             if isinstance(error, OutputError):
                 cause = f"{error.cause} It ends here."
             try:
@@ -85,8 +85,8 @@ class JoinedSound:
             except (OSError, OutputError) as second:
                 log.info("-o cannot be closed", exc_info=True)
                 if isinstance(second, OutputError):
-                    cause = second.cause
-            self._complain(OutputError(cause, "The takes are kept, and the run goes on without -o."))
+                    cause, where = second.cause, f"{second.remedy} "
+            self._complain(OutputError(cause, f"{where}The takes are kept, and the run goes on without -o."))
 
     def _take_out(self, sink: AudioSink, start: int, end: int) -> None:
         if sink.can_withdraw:

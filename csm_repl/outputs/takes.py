@@ -6,8 +6,10 @@
                               track-1-anna.wav      all that one speaker said, time-aligned
 
 A WAV appears last: where there is one, its JSON and codes are there and whole. Nothing is ever overwritten,
-by this process or another. A process that is killed can leave a JSON without its WAV, or a temporary file of
-`csm_repl.audio`; both are harmless and may be deleted.
+by this process or another, and no link is followed below the output folder. A process that is killed can
+leave a JSON without its WAV, which is harmless; what it has not finished goes when the next run starts.
+
+A take that cannot be written there is kept among the system's temporary files, if that can be done.
 
 Imports no torch, so that a folder that cannot be written is reported before a model is loaded.
 """
@@ -17,15 +19,17 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csm_repl.audio import output_error, write_audio, write_bytes_atomic
-from csm_repl.errors import UsageError
+from csm_repl.errors import OutputError, UsageError
+from csm_repl.paths import is_plain_file, remove_leftovers, unfinished_path
 from csm_repl.session.numbers import TakeNumber
 from csm_repl.session.sidecars import codes_bytes, json_bytes
 
@@ -35,6 +39,9 @@ if TYPE_CHECKING:
 __all__ = ["LineFiles", "TakeFolder"]
 
 _ENDINGS = {".wav", ".json", ".npy"}
+_RUN = re.compile(r"\d{4}-\d\d-\d\d_\d{6}(?:-\d+)?")
+_RECENT = 20
+"""So many runs' folders are cleared of what is unfinished: every start does it, so it is in one of these."""
 
 
 class TakeFolder:
@@ -49,6 +56,7 @@ class TakeFolder:
         self.root = root
         self._name = (now or datetime.now()).strftime("%Y-%m-%d_%H%M%S")
         self._folder: Path | None = None
+        self._refuge: Path | None = None
         self._last_number = 0
 
     @property
@@ -59,36 +67,67 @@ class TakeFolder:
     def check_writable(self) -> None:
         """Makes sure that takes can be written, before anybody waits for a model.
 
+        Clears away what runs that were killed have left.
+
         Raises:
             UsageError: the root cannot be made or written.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            handle, probe = tempfile.mkstemp(prefix=".probe-", dir=self.root)
-            os.close(handle)
-            Path(probe).unlink()
+            probe = unfinished_path(self.root)
+            probe.open("xb").close()
+            probe.unlink()
         except OSError as error:
+            is_other = os.path.lexists(self.root) and not self.root.is_dir()
+            reason = "it is no folder" if is_other else error.strerror or error
             raise UsageError(
-                f"The output folder {self.root} cannot be written: {error.strerror or error}.",
+                f"The output folder {self.root} cannot be written: {reason}.",
                 "Make it writable, or choose another one with --output DIR.",
             ) from error
+        for folder in (self.root, *self._recent_runs()):
+            remove_leftovers(folder)
+
+    def _recent_runs(self) -> list[Path]:
+        with suppress(OSError):
+            names = [entry.name for entry in os.scandir(self.root) if entry.is_dir(follow_symlinks=False)]
+            return [self.root / name for name in sorted(names) if _RUN.fullmatch(name)][-_RECENT:]
+        return []
 
     def make(self) -> Path:
         """The run's folder, made if need be; no other process has it.
 
+        It may have been removed meanwhile: then it is made again. Where something else has taken its place, a
+        link even to a folder, the run goes on in another one.
+
         Raises:
             OutputError: it cannot be made.
         """
+        folder = self._folder
         try:
-            if self._folder is not None:
-                # The user may have removed it meanwhile.
-                self._folder.mkdir(parents=True, exist_ok=True)
-                return self._folder
+            if folder is not None and folder.is_dir() and not folder.is_symlink():
+                return folder
             self.root.mkdir(parents=True, exist_ok=True)
-            self._folder = next(filter(_made, _numbered(self.root, self._name)))
+            if folder is None or not _made(folder):
+                folder = next(filter(_made, _numbered(self.root, self._name)))
         except OSError as error:
-            raise output_error(self._folder or self.root / self._name, error) from error
-        return self._folder
+            raise output_error(folder or self.root / self._name, error) from error
+        self._folder = folder
+        return folder
+
+    def in_refuge(self, write: Callable[[Path], Path]) -> Path | None:
+        """What `write` returns for a folder among the system's temporary files; None if it fails there too.
+
+        It is the run's, and only the user may read it.
+        """
+        try:
+            if self._refuge is None or not self._refuge.is_dir():
+                self._refuge = Path(tempfile.mkdtemp(prefix="csm-repl-takes-"))
+            return write(self._refuge)
+        except (OSError, OutputError):
+            if self._refuge is not None:
+                with suppress(OSError):
+                    self._refuge.rmdir()
+            return None
 
     def go_on_after(self, number: int) -> None:
         """Gives no number up to this one any more: a conversation that was loaded has them."""
@@ -111,14 +150,14 @@ class TakeFolder:
 
     def lines(self) -> list[int]:
         """Numbers of the run's lines that have sound, in order."""
-        return sorted({number.line for number, path in self._files() if path.suffix == ".wav"})
+        return sorted({number.line for number, _ in self._sound()})
 
     def find(self, number: TakeNumber) -> list[Path]:
         """The WAVs of a line or of one of its turns, as they are to be heard; empty: there are none.
 
         A `||` line is found joined; one that was stopped before it was joined, turn by turn.
         """
-        wavs = {found: path for found, path in self._files() if path.suffix == ".wav"}
+        wavs = dict(self._sound())
         of_line = sorted(found for found in wavs if found.line == number.line)
         if number in wavs:
             return [wavs[number]]
@@ -132,13 +171,17 @@ class TakeFolder:
         folder = self.make()
         return next(path for path in _numbered(folder, name, ".wav") if not os.path.lexists(path))
 
+    def _sound(self) -> list[tuple[TakeNumber, Path]]:
+        """Every WAV; what somebody else has put under such a name is none."""
+        return [each for each in self._files() if each[1].suffix == ".wav" and is_plain_file(each[1])]
+
     def _files(self) -> list[tuple[TakeNumber, Path]]:
-        """Every file of a take."""
+        """Whatever has the name of a file of a take."""
         if self._folder is None:
             return []
         files = []
-        # The user may have removed the folder meanwhile.
-        with suppress(FileNotFoundError):
+        # The user may have removed the folder meanwhile, or put something else in its place.
+        with suppress(OSError):
             for path in self._folder.iterdir():
                 number = TakeNumber.of_stem(path.stem)
                 if number is not None and path.suffix in _ENDINGS:
@@ -195,7 +238,7 @@ class LineFiles:
 
         Raises:
             ValueError: the position is below 1.
-            OutputError: it could not be written; nothing of it is left behind.
+            OutputError: it could not be written; nothing of it is left behind, or the error says where it is.
         """
         if position < 1:
             raise ValueError(f"positions count from 1, not {position}")
@@ -206,7 +249,7 @@ class LineFiles:
 
         Raises:
             ValueError: the line has one turn only, whose file is the whole line.
-            OutputError: it could not be written; nothing of it is left behind.
+            OutputError: as `save_turn`.
         """
         if self._n_turns == 1:
             raise ValueError("a line of one turn is not joined")
@@ -223,18 +266,34 @@ class LineFiles:
         meta: Mapping[str, Any],
         codes: torch.Tensor | None,
     ) -> Path:
+        write = partial(self._write, position, samples, rate, meta, codes)
         while True:
-            path = self._takes.make() / f"{self._name(position).stem}.wav"
-            name = {"file": path.name, "number": str(self._name(position))}
-            sidecars = {".json": json_bytes({**name, **meta, **name})}
-            if codes is not None:
-                sidecars[".npy"] = codes_bytes(codes)
             try:
-                _write_take(path, samples, rate, sidecars)
+                return write(self._takes.make())
             except FileExistsError:
                 self._number = self._takes.next_number()
-            else:
-                return path
+            except OutputError as error:
+                kept = self._takes.in_refuge(write)
+                if kept is None:
+                    raise
+                raise OutputError(error.cause, f"{error.remedy} The take is kept: {kept}.") from error
+
+    def _write(
+        self,
+        position: int,
+        samples: torch.Tensor,
+        rate: int,
+        meta: Mapping[str, Any],
+        codes: torch.Tensor | None,
+        folder: Path,
+    ) -> Path:
+        path = folder / f"{self._name(position).stem}.wav"
+        name = {"file": path.name, "number": str(self._name(position))}
+        sidecars = {".json": json_bytes({**name, **meta, **name})}
+        if codes is not None:
+            sidecars[".npy"] = codes_bytes(codes)
+        _write_take(path, samples, rate, sidecars)
+        return path
 
 
 def _write_take(path: Path, samples: torch.Tensor, rate: int, sidecars: Mapping[str, bytes]) -> None:

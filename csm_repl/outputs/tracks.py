@@ -1,16 +1,19 @@
 """One time-aligned file per speaker of a run: what that speaker said, and silence while others speak.
 
-Holds a run's samples once, as 16 bit (2.9 MB a minute), whatever the number of speakers.
+The sound is read from the takes again when the tracks are written, so that hours of it take no memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from csm_repl.audio import open_sink, to_pcm16
+from csm_repl.audio import open_sink, read_audio
+from csm_repl.errors import ClipError, OutputError
 from csm_repl.outputs.takes import TakeFolder
+from csm_repl.paths import is_plain_file
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +21,15 @@ if TYPE_CHECKING:
 __all__ = ["Tracks"]
 
 _BLOCK = 1 << 20
-_BYTES_PER_SAMPLE = 2
+"""Samples of silence that are written at a time."""
+_MOST_NAMES = 10
+
+
+@dataclass(frozen=True)
+class _Turn:
+    file: Path
+    speaker: int
+    n_samples: int
 
 
 class Tracks:
@@ -30,36 +41,51 @@ class Tracks:
 
     def __init__(self, rate: int) -> None:
         self._rate = rate
-        self._chunks: list[tuple[Path, int, bytes]] = []
+        self._turns: list[_Turn] = []
         self._voices: dict[int, str] = {}
 
-    def add(self, file: Path, speaker: int, samples: torch.Tensor, voice: str = "") -> None:
-        """Appends the turn in `file`: float32 [N]. The last name of a speaker's voice names the track."""
-        self._chunks.append((file, speaker, to_pcm16(samples)))
-        self._voices[speaker] = voice or self._voices.get(speaker, "")
+    def add(self, file: Path, speaker: int, n_samples: int, voice: str = "") -> None:
+        """Appends the turn in the WAV `file`. The last name of a speaker's voice names the track."""
+        if n_samples:
+            self._turns.append(_Turn(file, speaker, n_samples))
+            self._voices[speaker] = voice or self._voices.get(speaker, "")
 
     def withdraw(self, files: Collection[Path]) -> None:
         """Takes these turns out, and the time that they took."""
-        self._chunks = [chunk for chunk in self._chunks if chunk[0] not in files]
+        self._turns = [turn for turn in self._turns if turn.file not in files]
 
-    def write(self, takes: TakeFolder) -> list[Path]:
+    def write(self, takes: TakeFolder) -> Iterator[Path]:
         """Writes a file per speaker, all equally long, beside the takes; none if nobody spoke.
 
-        Raises:
-            OutputError: a file could not be written; the ones before it are there.
-        """
-        if not any(pcm for *_, pcm in self._chunks):
-            return []
-        return [
-            self._write(speaker, takes) for speaker in sorted({speaker for _, speaker, _ in self._chunks})
-        ]
+        Yields:
+            Each as soon as it is there.
 
-    def _write(self, speaker: int, takes: TakeFolder) -> Path:
+        Raises:
+            OutputError: one could not be written; or, when all are there, takes had been removed or changed
+                during the run, and there is silence in their place.
+        """
+        if self._turns and not any(is_plain_file(turn.file) for turn in self._turns):
+            raise OutputError(
+                f"There are no tracks: the takes are not in {self._turns[0].file.parent} any more.",
+                "Leave them there until the run is over.",
+            )
+        lost: list[Path] = []
+        for speaker in sorted({turn.speaker for turn in self._turns}):
+            yield self._write(speaker, takes, lost)
+        if lost:
+            names = ", ".join(file.name for file in lost[:_MOST_NAMES])
+            more = f" and {len(lost) - _MOST_NAMES} more" if len(lost) > _MOST_NAMES else ""
+            raise OutputError(
+                f"The tracks are silent in place of {names}{more}, which cannot be read any more.",
+                "Leave takes where they are, and as they are, until the run is over.",
+            )
+
+    def _write(self, speaker: int, takes: TakeFolder, lost: list[Path]) -> Path:
         path = takes.track_path(speaker, self._voices[speaker])
         sink = open_sink(str(path), raw=False, rate=self._rate, replace=False)
         # As a `with` block the sink would keep what it has at Ctrl-C, a track shorter than the others.
         try:
-            for block in self._blocks(speaker):
+            for block in self._blocks(speaker, lost):
                 sink.write(block)
         except BaseException:
             sink.abort()
@@ -67,15 +93,24 @@ class Tracks:
         sink.close()
         return path
 
-    def _blocks(self, speaker: int) -> Iterator[torch.Tensor]:
-        """Float32 [N], at most `_BLOCK` samples each."""
-        import numpy as np
+    def _blocks(self, speaker: int, lost: list[Path]) -> Iterator[torch.Tensor]:
+        """Float32 [N]; adds to `lost` the files that are not what they were."""
         import torch
 
-        for _, spoken_by, pcm in self._chunks:
-            for start in range(0, len(pcm), _BLOCK * _BYTES_PER_SAMPLE):
-                block = pcm[start : start + _BLOCK * _BYTES_PER_SAMPLE]
-                if spoken_by == speaker:
-                    yield torch.from_numpy(np.frombuffer(block, "<i2").astype(np.float32) / 32768)
-                else:
-                    yield torch.zeros(len(block) // _BYTES_PER_SAMPLE)
+        for turn in self._turns:
+            if turn.speaker == speaker:
+                samples = self._read(turn)
+                if samples is not None:
+                    yield samples
+                    continue
+                lost.append(turn.file)
+            for start in range(0, turn.n_samples, _BLOCK):
+                yield torch.zeros(min(_BLOCK, turn.n_samples - start))
+
+    def _read(self, turn: _Turn) -> torch.Tensor | None:
+        try:
+            samples, rate = read_audio(turn.file)
+        except ClipError:
+            return None
+        is_as_written = rate == self._rate and samples.shape == (1, turn.n_samples)
+        return samples[0] if is_as_written else None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from csm_repl.paths import is_plain_file
 from csm_repl.session.conversation import ConversationTurn, Piece
 from csm_repl.session.numbers import LAST_LINE
 from csm_repl.settings import LAST_SPEAKER
@@ -95,7 +96,7 @@ def read_turn(entry: Any, folder: Path, limits: Limits) -> ConversationTurn:
         seed=whole(entry, "seed", 0, 2**63 - 1),
         ended=get(entry, "ended", str),
         # A link may lead out of the session, to a file that is then played and copied as if it were a take.
-        file=wav if wav is not None and wav.is_file() and not wav.is_symlink() else None,
+        file=wav if wav is not None and is_plain_file(wav) else None,
         in_context=get(entry, "in_context", bool),
         n_pieces_out=whole(entry, "n_pieces_out", 0, len(pieces)),
     )
@@ -133,7 +134,7 @@ def _read_codes(path: Path, limits: Limits) -> torch.Tensor:
     import torch
 
     # A FIFO would be waited for; an array of any size would be read.
-    if path.is_symlink() or not path.is_file() or path.stat().st_size > _MAX_CODES_BYTES:
+    if not is_plain_file(path) or path.stat().st_size > _MAX_CODES_BYTES:
         path.stat()
         raise ValueError(f"{path.name} holds no codes")
     with path.open("rb") as file:

@@ -23,7 +23,7 @@ from typing import Any
 from csm_repl.audio import output_error, write_bytes_atomic
 from csm_repl.errors import LineError
 from csm_repl.files.json_files import read_json
-from csm_repl.paths import remove_leftovers, unfinished_path
+from csm_repl.paths import is_plain_file, remove_leftovers, unfinished_path
 from csm_repl.session.conversation import Conversation, ConversationTurn
 from csm_repl.session.records import Limits, OtherModelError, get, joined_codes, read_turn, turn_entry
 from csm_repl.session.sidecars import codes_bytes, json_bytes
@@ -178,8 +178,8 @@ def _write(conversation: Conversation, draft: Path, header: Mapping[str, Any]) -
 
 
 def _copy(source: Path | None, target: Path) -> bool:
-    # Whatever took its place since: of a FIFO or a device nothing could be copied.
-    if source is None or not source.is_file():
+    # Whatever took its place since is no take: a link would copy a file from anywhere, a FIFO never end.
+    if source is None or not is_plain_file(source):
         return False
     try:
         shutil.copyfile(source, target)

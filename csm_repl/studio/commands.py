@@ -432,12 +432,9 @@ def _saved(studio: Studio) -> Sequence[str]:
 @_command("name", complete=_saved)
 def _save(studio: Studio, args: str) -> Iterator[Event]:
     """saves the session as a folder"""
-    from csm_repl.session.store import save_session, saved_folder
-
     if not args:
         raise LineError("$SAVE$ needs a name.", "For example $SAVE interview$.")
-    header = {"model": studio.model.name, "revision": studio.model.revision, "primary": studio.primary}
-    saved = save_session(studio.conversation, saved_folder(studio.takes.root, args), header=header)
+    saved = studio.save(args)
     yield Notice(f"Saved {_count(saved.n_turns, 'turn')} in {saved.folder}.")
     if saved.notice:
         yield Notice(saved.notice, "warning")

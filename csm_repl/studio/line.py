@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from csm_repl.engine import SamplingOptions
-from csm_repl.errors import LineError
+from csm_repl.errors import LineError, OutputError
 from csm_repl.events import (
     Audio,
     Echo,
@@ -173,14 +173,20 @@ class LineJob:
         Args:
             waiting: events that were made and not heard.
         """
-        result = self._stop_turn(waiting)
+        result, nothing = self._stop_turn(waiting), "Nothing was made yet."
         kept = [f"{len(self._done)} finished turn{'s' if len(self._done) > 1 else ''}"] if self._done else []
         if result is not None and len(result.samples):
-            partial = self._save(result, "interrupted")
-            yield partial
-            kept.append(f"{partial.seconds:.1f} s of this one in {partial.file.name}, outside the context")
+            try:
+                partial = self._save(result, "interrupted")
+            except OutputError as error:
+                yield Notice(str(error), "warning")
+                nothing = ""
+            else:
+                yield partial
+                what = f"{partial.seconds:.1f} s of this one"
+                kept.append(f"{what} in {partial.file.name}, outside the context")
         yield from self.what_left()
-        yield Stopped(f"Stopped. Kept: {' and '.join(kept)}." if kept else "Stopped. Nothing was made yet.")
+        yield Stopped(f"Stopped. Kept: {' and '.join(kept)}." if kept else f"Stopped. {nothing}".strip())
 
     def what_left(self) -> Iterator[Event]:
         """Tells once what has left the context for the turns that are done."""

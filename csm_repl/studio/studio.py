@@ -25,8 +25,10 @@ from csm_repl.loaded import LoadedModel
 from csm_repl.model.device import less_memory, out_of_memory
 from csm_repl.outputs.takes import TakeFolder
 from csm_repl.outputs.tracks import Tracks
+from csm_repl.paths import is_plain_file
 from csm_repl.session.conversation import Conversation, ConversationTurn
 from csm_repl.session.numbers import TakeNumber
+from csm_repl.session.store import Saved, save_session, saved_folder
 from csm_repl.settings import LAST_SPEAKER, Origin, Settings
 from csm_repl.speech import Heard, Planner, Speech, SpeechEvent
 from csm_repl.studio.line import LineJob, LineTurn, SpokenTurn
@@ -83,6 +85,8 @@ class Studio:
         self.next_seed = settings.seed
         """Seed of the next take; None: it is drawn."""
         self._last: _Spoken | None = None
+        self._copied_from: dict[Path, Path] = {}
+        """Of each file in a session that was saved in this run, the take that it is a copy of."""
         self._told_voiceless: set[int] = set()
         """Speakers of whom the user knows that they have no voice."""
 
@@ -275,7 +279,7 @@ class Studio:
         )
         if self._tracks is not None:
             names = [clip.name for clip in self.voices.of(turn.speaker) if clip.name]
-            self._tracks.add(done.file, turn.speaker, result.samples, names[0] if names else "")
+            self._tracks.add(done.file, turn.speaker, len(result.samples), names[0] if names else "")
 
     def failure(self, job: LineJob, error: RuntimeError | MemoryError) -> Exception:
         """Ends a line whose step failed; what to tell the user."""
@@ -341,7 +345,7 @@ class Studio:
             raise LineError("No line has been spoken yet.", "Type one.")
         number = TakeNumber(lines[-1]) if number is None else number
         said = self.conversation.find(number)
-        files = [turn.file for turn in said if turn.file is not None and turn.file.is_file()]
+        files = [turn.file for turn in said if turn.file is not None and is_plain_file(turn.file)]
         if not files or files[0].parent == self.takes.folder:
             files = self.takes.find(number) or files
         if files:
@@ -354,7 +358,7 @@ class Studio:
 
     def withdraw(self, turns: Sequence[ConversationTurn]) -> Withdrawn:
         """Takes turns that were dropped out of the tracks, and tells front ends to."""
-        files = tuple(turn.file for turn in turns if turn.file is not None)
+        files = tuple(self._copied_from.get(turn.file, turn.file) for turn in turns if turn.file is not None)
         if self._tracks is not None:
             self._tracks.withdraw(files)
         return Withdrawn(files)
@@ -366,6 +370,21 @@ class Studio:
         self._left_out = frozenset()
         self._last = None
         return n_turns
+
+    def save(self, name: str) -> Saved:
+        """Saves the conversation as the session `name`.
+
+        Raises:
+            LineError, OutputError: as `saved_folder` and `save_session`.
+        """
+        header = {"model": self.model.name, "revision": self.model.revision, "primary": self.primary}
+        saved = save_session(self.conversation, saved_folder(self.takes.root, name), header=header)
+        for turn in self.conversation.turns:
+            if turn.file is not None:
+                # Loaded again, it is the same turn, which may be dropped and leave the exports.
+                take = self._copied_from.get(turn.file, turn.file)
+                self._copied_from[saved.folder / f"{turn.number.stem}.wav"] = take
+        return saved
 
     def adopt(self, conversation: Conversation, primary: int) -> None:
         """Goes on with a loaded conversation."""
@@ -380,9 +399,14 @@ class Studio:
         if name == "seed":
             self.next_seed = value
 
-    def finish(self) -> list[Path]:
-        """Writes the speakers' tracks, if asked for; call once at the end of the run."""
-        return self._tracks.write(self.takes) if self._tracks is not None else []
+    def finish(self) -> Iterator[Path]:
+        """Writes the speakers' tracks, if asked for, and yields each; once, at the end of the run.
+
+        Raises:
+            OutputError: as `Tracks.write`.
+        """
+        if self._tracks is not None:
+            yield from self._tracks.write(self.takes)
 
     # --- what a turn needs ----------------------------------------------------------------------------
 

@@ -12,7 +12,14 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Literal
 
-from csm_repl.audio import SAMPLE_RATE, TooLongError, check_readable, read_mono, write_bytes_atomic
+from csm_repl.audio import (
+    SAMPLE_RATE,
+    TooLongError,
+    check_readable,
+    missing_seconds,
+    read_mono,
+    write_bytes_atomic,
+)
 from csm_repl.errors import ClipError, OutputError
 from csm_repl.voices.cache import CachedCodes, CachedWords, ClipCache, WhisperNote, content_digest
 from csm_repl.voices.prepare import (
@@ -39,6 +46,8 @@ _START_S = 120.0
 """What is read of a recording of which the first 10 to 20 s are used; half of it may be silence."""
 _MUCH_S = 2.0
 """Less than this may be missing without a word: a pause at both ends."""
+_CUT_SHORT_S = 0.2
+"""What a header says too much by more than this is more than an encoder's padding."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -60,10 +69,18 @@ class ClipSound:
     """int64 `[K, T]`; None without a codec."""
     is_start: bool = False
     """Only the start of a recording that is too long."""
+    missing_s: float = 0.0
+    """How much more its header says there is."""
 
     @property
     def remark(self) -> str:
-        """Whole sentences where much of the recording is not used, else ''."""
+        """Whole sentences where much of the recording is not there or not used, else ''."""
+        if self.missing_s > _CUT_SHORT_S:
+            return (
+                f"It seems to be cut short: its header says {self.recorded_s + self.missing_s:.1f} s, and "
+                f"there are {self.recorded_s:.1f}. Copy or save it again, or leave what is missing out of "
+                "its transcript."
+            )
         if self.is_start:
             return (
                 f"It is too long for a voice and had no transcript, so its first {self.seconds:.0f} s are "
@@ -178,17 +195,17 @@ class ClipLoader:
             return known
         if self._encode is None:
             seconds = recording.samples.shape[0] / SAMPLE_RATE
-            return ClipSound(digest, seconds, recording.recorded_s, None, recording.is_start)
+            return _sound(recording, digest, seconds, recording.recorded_s, None)
         for is_start in (False, True) if recording.may_be_cut else (False,):
             cached = self._cache.codes(digest, is_start=is_start)
             if cached is not None:
                 recording.is_start = is_start
-                return ClipSound(digest, cached.seconds, cached.recorded_s, cached.codes, is_start)
+                return _sound(recording, digest, cached.seconds, cached.recorded_s, cached.codes)
         seconds = recording.samples.shape[0] / SAMPLE_RATE
         codes = self._encoded(self._encode, recording.samples)
         entry = CachedCodes(codes, seconds, recording.recorded_s)
         self._cache.store_codes(digest, entry, is_start=recording.is_start)
-        return ClipSound(digest, seconds, recording.recorded_s, codes, recording.is_start)
+        return _sound(recording, digest, seconds, recording.recorded_s, codes)
 
     def _may_be_cut(self, digest: str, txt: Path) -> bool:
         """Whether there are no words yet, or those of the start, which the user may have corrected since."""
@@ -285,6 +302,13 @@ class ClipLoader:
             return Words(text, "whisper", f"Whisper's transcript is used, but not saved: {error.cause}")
         self._cache.store_note(txt, note)
         return Words(text, "whisper", f"Whisper wrote {txt.name}; correct it there where it is wrong.")
+
+
+def _sound(
+    recording: Recording, digest: str, seconds: float, recorded_s: float, codes: torch.Tensor | None
+) -> ClipSound:
+    missing_s = 0.0 if recording.is_start else missing_seconds(recording.path, recorded_s)
+    return ClipSound(digest, seconds, recorded_s, codes, recording.is_start, missing_s)
 
 
 def file_stamp(path: Path) -> Stamp | None:

@@ -29,7 +29,7 @@ _MORE = {
     "removed": "clips are gone.",
     "unusable": "clips cannot be used.",
     "ignored": "files look like clips and are not taken.",
-    "remark": "clips are only used in part.",
+    "remark": "clips are cut short, or only used in part.",
 }
 
 
@@ -50,7 +50,7 @@ class Clip:
     codes: torch.Tensor | None
     """int64 `[K, T]` on the CPU; None where the folder has no codec."""
     remark: str = ""
-    """Whole sentences where much of the recording is not used."""
+    """Whole sentences where much of the recording is not there or not used."""
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
 import resource
+import shutil
 import struct
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -143,6 +146,85 @@ def test_a_file_that_appeared_meanwhile_is_kept_and_so_is_the_sound(tmp_path: Pa
     assert path.read_bytes() == b"somebody else's"
     assert soundfile.info(tmp_path / "run-3.wav").frames == 24_000
     assert names(tmp_path) == ["run-2.wav", "run-3.wav", "run.wav"]
+
+
+def removed(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def replaced_by_a_file(folder: Path) -> None:
+    folder.rename(folder.with_name("moved"))
+    folder.write_bytes(b"mine")
+
+
+def replaced_by_a_link(folder: Path) -> None:
+    folder.rename(folder.with_name("moved"))
+    folder.with_name("other").mkdir()
+    folder.symlink_to(folder.with_name("other"))
+
+
+@pytest.mark.parametrize(
+    ("ending", "harm"),
+    [
+        ("wav", removed),
+        ("wav", replaced_by_a_file),
+        ("wav", replaced_by_a_link),
+        ("s16", removed),
+        ("flac", removed),
+        ("flac", replaced_by_a_file),
+    ],
+)
+def test_a_folder_that_is_gone_costs_no_sound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, harm: Callable[[Path], None]
+) -> None:
+    folder, temporary = tmp_path / "folder", tmp_path / "temporary"
+    folder.mkdir()
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    out = sink(folder / f"a.{ending}", raw=ending == "s16")
+    out.write(NOISE)
+    harm(folder)
+    with pytest.raises(OutputError, match=r"cannot be written: .*\. The sound is in ") as caught:
+        out.close()
+    (kept,) = temporary.glob("*/*")
+    assert str(caught.value).endswith(f"The sound is in {kept}.")
+    assert kept.name == ("a.s16" if ending == "s16" else "a.wav")
+    assert kept.read_bytes().endswith(to_pcm16(NOISE))
+
+
+def test_where_nothing_can_be_kept_that_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    out = sink(tmp_path / "folder" / "a.wav")
+    out.write(NOISE)
+    removed(tmp_path / "folder")
+    with pytest.raises(OutputError, match="Make the folder"):
+        out.close()
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_folder_in_its_place_costs_no_sound(tmp_path: Path, replace: bool) -> None:
+    out = sink(tmp_path / "a.wav", replace=replace)
+    out.write(NOISE)
+    (tmp_path / "a.wav").mkdir()
+    with pytest.raises(OutputError, match=r"a-2\.wav"):
+        out.close()
+    assert names(tmp_path) == ["a-2.wav", "a.wav"]
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_link_in_its_place_is_not_followed(tmp_path: Path, replace: bool) -> None:
+    (tmp_path / "precious").write_bytes(b"mine")
+    out = sink(tmp_path / "a.wav", replace=replace)
+    out.write(NOISE)
+    (tmp_path / "a.wav").symlink_to(tmp_path / "precious")
+    with contextlib.nullcontext() if replace else pytest.raises(OutputError, match=r"a-2\.wav"):
+        out.close()
+    assert (tmp_path / "precious").read_bytes() == b"mine"
+    assert soundfile.info(tmp_path / ("a.wav" if replace else "a-2.wav")).frames == 24_000
 
 
 def test_a_name_that_is_too_long(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 import torch
 
-from csm_repl.audio import TooLongError, read_audio, read_mono
+from csm_repl.audio import TooLongError, missing_seconds, read_audio, read_mono
 from csm_repl.errors import ClipError
 from tests.support.odd_sounds import (
     Patch,
@@ -115,6 +115,42 @@ def test_a_file_that_a_pipe_wrote(source: Path, tmp_path: Path, container: str) 
     except subprocess.CalledProcessError:
         pytest.skip(f"this ffmpeg pipes no {container}")
     assert heard(path) == pytest.approx(SECONDS, abs=0.15)
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac", "mp3", "aiff", "caf"])
+def test_what_an_interrupted_copy_lost_is_known(source: Path, tmp_path: Path, ending: str) -> None:
+    path = encode(source, tmp_path / f"a.{ending}")
+    assert missing_seconds(path, heard(path)) == pytest.approx(0, abs=0.15)  # an MP3's padding
+    path.write_bytes(cut(0.6)(path.read_bytes()))
+    there = heard(path)
+    assert there < 0.8 * SECONDS
+    assert missing_seconds(path, there) == pytest.approx(SECONDS - there, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("name", "patch"),
+    [
+        *((f"{size}.wav", with_size(b"data", "<I", size)) for size in (0, 1, 0x7FFFFFF0, 0xFFFFFFFF)),
+        *((f"{size}.caf", with_size(b"data", ">q", size)) for size in (-1, 0, (1 << 63) - 1)),
+        *((f"{n}.flac", with_flac_total(n)) for n in (0, 1, 10**9, (1 << 36) - 1)),
+        *((f"{n}.mp3", with_xing_frames(n)) for n in (0, 10, 0xFFFFFFFF)),
+    ],
+)
+def test_a_length_that_nobody_meant_is_nothing_lost(
+    source: Path, tmp_path: Path, name: str, patch: Patch
+) -> None:
+    path = encode(source, tmp_path / name)
+    path.write_bytes(patch(path.read_bytes()))
+    assert missing_seconds(path, SECONDS) == 0
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"RIFF", b"fLaC", b"ID3", b"\xff\xfb\x90", b"RIFF\0\0\0\0WAVEdata\0\0\0\0"]
+)
+def test_a_header_that_breaks_off_states_nothing(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a").write_bytes(data)
+    assert missing_seconds(tmp_path / "a", 1.0) == 0
+    assert missing_seconds(tmp_path / "none", 1.0) == 0
 
 
 def test_a_large_wav_with_its_size_in_another_place(source: Path, tmp_path: Path) -> None:

@@ -84,3 +84,18 @@ def test_exports_have_to_hold_the_accepted_takes(tmp_path: Path, n_in_file: int,
 def test_the_slope_is_of_what_comes_after_the_first_quarter() -> None:
     measured = [soak.Measured(line, 500 + 0.004 * line if line >= 25 else 0, 5, 1) for line in range(100)]
     assert soak.slope(measured) == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize(
+    ("mb_a_line", "leaks", "problems"),
+    [
+        (0.001, False, []),
+        (0.050, False, ["1,000 lines add 50.0 MB"]),
+        (0.001, True, ["the number of open descriptors changes"]),
+    ],
+)
+def test_what_grows_is_a_problem(mb_a_line: float, leaks: bool, problems: list[str]) -> None:
+    measured = [
+        soak.Measured(line, 500 + mb_a_line * line, 5 + leaks * line, 1) for line in range(0, 400, 10)
+    ]
+    assert soak.growth(measured, kept=0.2) == problems

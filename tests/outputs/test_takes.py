@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import subprocess
 import sys
+import tempfile
 from datetime import datetime
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from csm_repl.audio import read_audio
 from csm_repl.errors import OutputError, UsageError
 from csm_repl.outputs import takes as takes_module
 from csm_repl.outputs.takes import TakeFolder
+from csm_repl.paths import unfinished_path
 from csm_repl.session.numbers import TakeNumber
 from csm_repl.session.sidecars import codes_bytes, json_bytes
 
@@ -63,10 +66,12 @@ def test_a_writable_root_is_made_and_left_empty(tmp_path):
     assert names(tmp_path / "a" / "b") == []
 
 
-def test_a_root_that_cannot_be_made_is_a_usage_error(tmp_path):
+def test_a_root_that_cannot_be_made_is_a_usage_error(tmp_path, temporary):
     (tmp_path / "file").touch()
     for root in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(UsageError, match="cannot be written") as caught:
+        with pytest.raises(
+            UsageError, match=r"cannot be written: (it is no folder|Not a directory)\."
+        ) as caught:
             TakeFolder(root).check_writable()
         assert "--output" in caught.value.remedy
         with pytest.raises(OutputError):
@@ -81,6 +86,142 @@ def test_a_folder_removed_meanwhile_is_made_again(tmp_path):
     first.parent.rmdir()
     assert takes.lines() == []
     assert take(takes) == first.with_name("002.wav")
+
+
+def moved(folder: Path) -> Path:
+    return folder.rename(folder.with_name("moved"))
+
+
+def replaced_by_a_file(folder: Path) -> None:
+    moved(folder)
+    folder.write_bytes(b"mine")
+
+
+def replaced_by_a_fifo(folder: Path) -> None:
+    moved(folder)
+    os.mkfifo(folder)
+
+
+def replaced_by_a_link(folder: Path) -> None:
+    target = moved(folder).with_name("target")
+    target.mkdir()
+    folder.symlink_to(target)
+
+
+def replaced_by_a_link_to_nothing(folder: Path) -> None:
+    moved(folder)
+    folder.symlink_to("nothing")
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The system's folder for temporary files."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "harm", [replaced_by_a_file, replaced_by_a_fifo, replaced_by_a_link, replaced_by_a_link_to_nothing]
+)
+def test_a_run_goes_on_in_another_folder_where_its_own_was_replaced(tmp_path, harm):
+    takes = TakeFolder(tmp_path / "out", NOW)
+    first = take(takes)
+    harm(first.parent)
+    second, third = take(takes), take(takes)
+    assert second == tmp_path / "out" / f"{first.parent.name}-2" / "002.wav"
+    assert third == second.with_name("003.wav")
+    assert takes.lines() == [2, 3]
+    target = tmp_path / "out" / "target"
+    assert not target.exists() or names(target) == []
+
+
+def test_a_folder_swapped_for_another_loses_nothing_to_the_run(tmp_path):
+    takes = TakeFolder(tmp_path, NOW)
+    folder = take(takes).parent
+    moved(folder)
+    folder.mkdir()
+    (folder / "002.wav").write_bytes(b"mine")
+    assert take(takes) == folder / "003.wav"
+    assert (folder / "002.wav").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("harm", [replaced_by_a_file, replaced_by_a_fifo, replaced_by_a_link_to_nothing])
+def test_a_take_without_an_output_folder_is_kept_elsewhere_until_there_is_one(tmp_path, temporary, harm):
+    root = tmp_path / "out"
+    takes = TakeFolder(root, NOW)
+    first = take(takes)
+    harm(root)
+    with pytest.raises(OutputError, match=r"out is no folder\. Move it away") as caught:
+        takes.begin_line(2).save_turn(tone(), RATE, {"text": "x"}, position=2)
+    (refuge,) = temporary.iterdir()
+    assert names(refuge) == ["002-2.json", "002-2.wav"]
+    assert refuge.stat().st_mode & 0o777 == 0o700
+    assert str(caught.value).endswith(f"The take is kept: {refuge / '002-2.wav'}.")
+    with pytest.raises(OutputError):
+        take(takes)
+    assert names(refuge) == ["002-2.json", "002-2.wav", "003.json", "003.wav"]
+    root.unlink()
+    assert take(takes) == first.with_name("004.wav")
+
+
+def test_where_a_take_can_be_kept_nowhere_nothing_of_it_is_left(tmp_path, temporary, monkeypatch):
+    takes = TakeFolder(tmp_path / "out", NOW)
+
+    def full(*_):
+        raise OutputError("The disk is full.", "Free some space.")
+
+    monkeypatch.setattr(takes_module, "write_audio", full)
+    with pytest.raises(OutputError, match=r"space\.$"):
+        take(takes)
+    assert names(takes.folder) == names(temporary) == []
+
+
+def put_link(path: Path) -> None:
+    path.symlink_to(path.parent / "precious")
+
+
+def put_link_to_nothing(path: Path) -> None:
+    path.symlink_to(path.parent / "nothing")
+
+
+@pytest.mark.parametrize("put", [put_link, put_link_to_nothing, os.mkfifo, Path.mkdir])
+@pytest.mark.parametrize("ending", ["wav", "json"])
+def test_what_has_a_take_s_name_is_neither_written_nor_taken_for_one(tmp_path, put, ending):
+    takes = TakeFolder(tmp_path, NOW)
+    precious = take(takes).with_name("precious")
+    precious.write_bytes(b"mine")
+    line = takes.begin_line(1)
+    put(takes.folder / f"002.{ending}")
+    assert line.save_turn(tone(), RATE, {}, position=1).name == "003.wav"
+    assert precious.read_bytes() == b"mine"
+    assert not (takes.folder / "nothing").exists()
+    assert takes.lines() == [1, 3]
+    assert takes.find(TakeNumber(2)) == []
+
+
+_LEAVE = """
+import os, sys
+from pathlib import Path
+from csm_repl.paths import unfinished_path
+for folder in sys.argv[1:]:
+    unfinished_path(Path(folder)).write_bytes(b"half")
+"""
+
+
+def test_a_start_clears_away_what_killed_runs_have_left_and_nothing_else(tmp_path):
+    run, other, saved = (tmp_path / name for name in ("2025-11-20_101010-2", "mine", "saved"))
+    for folder in (run, other, saved):
+        folder.mkdir()
+    subprocess.run([sys.executable, "-c", _LEAVE, tmp_path, run, other], check=True)
+    living = [unfinished_path(folder) for folder in (tmp_path, run)]
+    for path in living:
+        path.touch()
+    TakeFolder(tmp_path, NOW).check_writable()
+    assert sorted(tmp_path.glob(".*")) == [living[0]]
+    assert list(run.iterdir()) == [living[1]]
+    assert len(names(other)) == 1
 
 
 # --- the names of takes -------------------------------------------------------------------------------
@@ -272,7 +413,7 @@ def test_undecodable_input_survives_in_the_json():
     assert json.loads(json_bytes({"text": "a\udc80b"})) == {"text": "a\udc80b"}
 
 
-def test_a_failed_take_leaves_nothing_behind_and_the_next_one_works(tmp_path, monkeypatch):
+def test_a_failed_take_leaves_nothing_behind_and_the_next_one_works(tmp_path, temporary, monkeypatch):
     takes = TakeFolder(tmp_path, NOW)
     take(takes)
 

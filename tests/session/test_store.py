@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from pathlib import Path
 
@@ -113,6 +114,19 @@ def test_sound_that_is_gone_is_named_and_the_conversation_is_saved_all_the_same(
     loaded, _ = load_session(folder, n_codebooks=K)
     assert [turn.file for turn in loaded.turns] == [None, folder / "002.wav", None]
     assert plain(loaded) == plain(conversation)
+
+
+@pytest.mark.parametrize(
+    "put", [lambda path: path.symlink_to(path.parent.parent / "secret"), os.mkfifo, Path.mkdir]
+)
+def test_what_was_put_in_the_place_of_a_take_is_not_copied(tmp_path, small, put):
+    (tmp_path / "secret").write_bytes(b"secret")
+    conversation = small(tmp_path / "takes")
+    conversation.turns[0].file.unlink()
+    put(conversation.turns[0].file)
+    folder = saved_folder(tmp_path, "demo")
+    assert save_session(conversation, folder, header={}).without_audio == ("1",)
+    assert not (folder / "001.wav").exists()
 
 
 def test_a_loaded_session_goes_on_and_is_saved_again_under_its_name(tmp_path, small):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from csm_repl.events import Audio, Event, LineDone, Progress, Stopped, TurnDone
+from csm_repl.events import Audio, Event, LineDone, Notice, Progress, Stopped, TurnDone
 from csm_repl.front.jobs import run_job
 from csm_repl.studio import Studio
 from csm_repl.studio.commands import run_line
@@ -44,6 +45,17 @@ def test_a_stop_keeps_what_was_heard_as_a_file_outside_the_context(endless: Stud
     assert turn.file.name in stopped.text
     assert len(endless.conversation) == 0
     assert not of_type(events, LineDone)
+
+
+def test_a_stop_is_one_also_where_nothing_can_be_written(endless: Studio, tmp_path: Path) -> None:
+    endless.takes.root = tmp_path / "file" / "below"
+    (tmp_path / "file").touch()
+    events = _interrupt_at(endless, "Never ending.", 3)
+    assert [stopped.text for stopped in of_type(events, Stopped)] == ["Stopped."]
+    (text,) = [notice.text for notice in of_type(events, Notice) if "cannot be written" in notice.text]
+    kept = Path(text.partition("The take is kept: ")[2].removesuffix("."))
+    assert kept.is_file()
+    shutil.rmtree(kept.parent)
 
 
 def test_a_stop_keeps_the_finished_turns_of_the_line(endless: Studio) -> None:

@@ -157,3 +157,16 @@ def test_a_take_says_where_its_line_was_read_and_so_does_its_retry(studio: Studi
             assert json.loads(file.with_suffix(".json").read_text())["script"] == place
     [typed] = of_type(say(studio, "Typed."), LineDone)
     assert json.loads(typed.file.with_suffix(".json").read_text())["script"] is None
+
+
+@pytest.mark.parametrize("again", [[], ["$SAVE more$", "$LOAD more$"]])
+def test_takes_of_this_run_leave_the_exports_after_they_were_saved_and_loaded(
+    make_studio: MakeStudio, again: list[str]
+) -> None:
+    studio = make_studio(tracks=True)
+    first, last = (of_type(say(studio, text), TurnDone) for text in ("One.", "Two.||Three."))
+    for line in ["$SAVE talk$", "$LOAD talk$", *again]:
+        say(studio, line)
+    assert of_type(say(studio, "$UNDO$"), Withdrawn) == [Withdrawn(tuple(turn.file for turn in last))]
+    (track,) = studio.finish()
+    assert track.read_bytes() == first[0].file.read_bytes()

@@ -382,3 +382,16 @@ def test_what_is_mostly_cut_away_is_said(root: Path, open_folder: Open) -> None:
         assert remark.message.startswith("reference.wav: Only 2.1 of its 10.0 s are used")
         assert folder.clips[0].remark in remark.message
         assert folder.refresh() == []
+
+
+def test_a_clip_that_is_cut_short_is_said_to_be(root: Path, open_folder: Open) -> None:
+    soundfile.write(root / "reference.wav", voiced(4.0), 24_000)
+    data = (root / "reference.wav").read_bytes()
+    (root / "reference.wav").write_bytes(data[: len(data) * 3 // 4])
+    (root / "reference.txt").write_text("Hello.")
+    for _ in range(2):  # from the cache as well
+        folder = open_folder()
+        _, remark = folder.refresh()
+        assert "It seems to be cut short: its header says 4.0 s, and there are 3.0." in remark.message
+        assert folder.clips[0].remark in remark.message
+        assert folder.refresh() == []

@@ -205,9 +205,12 @@ class ConsoleApp:
 
     def _finish(self, *, wait: bool) -> None:
         self._joined.end()
-        for path in self._studio.finish():
-            with contextlib.suppress(OSError):
-                self._printer.track(str(path))
+        try:
+            for path in self._studio.finish():
+                with contextlib.suppress(OSError):
+                    self._printer.track(str(path))
+        except CsmReplError as error:
+            self._printer.error(error)
         try:
             if wait:
                 self._playback.wait()

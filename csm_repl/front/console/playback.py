@@ -53,9 +53,9 @@ class Playback:
             return
         self._player.play(event.samples)
         if self._player.gone:
-            name = self._player.name
+            farewell = self._player.farewell
             self.close()
-            self._say(Notice(f"The sound has stopped: {name} takes no more. The file goes on.", "warning"))
+            self._say(Notice(farewell, "warning"))
 
     def file(self, path: Path) -> None:
         """Plays a file after what is playing already.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from csm_repl.audio import SAMPLE_RATE, AudioSink, read_audio, resample, to_mono
 from csm_repl.audio.player import Player
@@ -13,6 +15,9 @@ from csm_repl.front.jobs import unexpected
 from csm_repl.front.joined import JoinedSound
 from csm_repl.front.pipe.scripts import place_of
 from csm_repl.front.printers import PlainPrinter, ScriptProgress
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Listener"]
 
@@ -37,7 +42,7 @@ class Listener:
         progress: ScriptProgress | None = None,
     ) -> None:
         self._printer = printer
-        self._joined = JoinedSound(sink, self._fail_joined, printer.say)
+        self._joined = JoinedSound(sink, self._complain, printer.say)
         self._player = player
         self._progress = progress
         self._label: str | None = None
@@ -63,8 +68,7 @@ class Listener:
         elif isinstance(event, PlayFile):
             self._play_file(event.file, line)
         elif isinstance(event, Audio):
-            if self._player is not None:
-                self._player.play(event.samples)
+            self._play(event.samples, line)
         else:
             if isinstance(event, LineDone) and self._player is not None:
                 self._player.end()
@@ -90,15 +94,23 @@ class Listener:
         if self._progress is not None:
             self._progress.fail(error.cause, place_of(self._label, line))
 
-    def _fail_joined(self, error: CsmReplError) -> None:
+    def _complain(self, error: CsmReplError) -> None:
         self.failed = True
         self._printer.error(error)
 
-    def finish(self, tracks: list[Path], *, interrupted: bool) -> None:
-        """The end of the run."""
+    def finish(self, tracks: Iterable[Path], *, interrupted: bool) -> None:
+        """The end of the run.
+
+        Args:
+            tracks: written one by one.
+            interrupted: whether Ctrl-C ended it; then what is not heard yet is not waited for.
+        """
         self._joined.end()
-        for path in tracks:
-            self._printer.track(str(path))
+        try:
+            for path in tracks:
+                self._printer.track(str(path))
+        except CsmReplError as error:
+            self._complain(error)
         if self._player is not None:
             if not interrupted:
                 self._player.wait()
@@ -113,5 +125,16 @@ class Listener:
             )
             return
         samples, rate = read_audio(file)
-        self._player.play(resample(to_mono(samples), rate, SAMPLE_RATE))
-        self._player.end()
+        self._play(resample(to_mono(samples), rate, SAMPLE_RATE), line)
+        if self._player is not None:
+            self._player.end()
+
+    def _play(self, samples: torch.Tensor, line: int) -> None:
+        if self._player is None:
+            return
+        self._player.play(samples)
+        if self._player.gone:
+            farewell = self._player.farewell
+            self._player.close()
+            self._player = None
+            self._printer.handle(Notice(farewell, "warning"), line)

@@ -225,7 +225,7 @@ class RichPrinter:
         room = self.console.width - _GAP - file.cell_len
         reports = list(report_lines(event))
         report, *others = next((lines for lines in reports if cell_len(lines[0]) <= room), reports[-1])
-        self._print(Padding(file + Text(report, style=style), (0, 0, 0, _GAP)))
+        self._print(Padding(Text.assemble(file, (report, style)), (0, 0, 0, _GAP)))
         for line in others:
             self._print(Padding(Text(line, style=style), (0, 0, 0, 2 * _GAP)))
 

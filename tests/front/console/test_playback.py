@@ -18,6 +18,7 @@ class FakePlayer:
     """`Player` without a sound card."""
 
     name = "fake card"
+    farewell = player.Player.farewell
 
     def __init__(self) -> None:
         self.gone = False

@@ -112,7 +112,7 @@ def test_takes_files_and_seeds_are_those_of_lines_one_by_one(
     assert [turn.text for turn in studio.conversation.turns] == [
         turn.text for turn in alone.conversation.turns
     ]
-    assert_all_alike(studio.finish(), alone.finish())
+    assert_all_alike(list(studio.finish()), list(alone.finish()))
 
 
 def test_events_come_line_by_line_in_the_order_of_the_input(speak: Speak) -> None:

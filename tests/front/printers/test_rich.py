@@ -63,6 +63,12 @@ def test_several_turns_are_told_apart_by_their_files() -> None:
     assert file.getvalue().rstrip() == f"  001-2.wav  {REPORT}"
 
 
+def test_of_a_report_only_the_file_has_the_speaker_s_colour() -> None:
+    printer, file = _printer(color="always")
+    printer.handle(_turn(0, 2), 1)
+    assert re.search(r"\x1b\[36m\S+\.wav  \x1b\[0m\x1b\[2m[\d.]+ s of audio", file.getvalue())
+
+
 def test_a_stopped_take_names_its_file() -> None:
     printer, file = _printer()
     printer.handle(_turn(ended="interrupted"), 1)
