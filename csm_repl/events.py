@@ -57,6 +57,8 @@ class EchoTurn:
     speaker: int
     voice: str
     text: str
+    said: str = ""
+    """How it will be said, where that is not as typed."""
 
 
 @dataclass(frozen=True)

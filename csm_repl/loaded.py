@@ -12,6 +12,7 @@ from csm_repl.codec import Codec, MimiCodec, load_codec
 from csm_repl.engine import Engine, open_engine
 from csm_repl.errors import OutOfMemoryError
 from csm_repl.events import Say
+from csm_repl.files.adapters import find_adapter
 from csm_repl.files.checkpoint import CODEC_PREFIX, find_checkpoint
 from csm_repl.files.config import ModelConfig
 from csm_repl.files.hub import ModelFiles
@@ -19,6 +20,7 @@ from csm_repl.files.json_files import read_config
 from csm_repl.model.device import Placement, less_memory, numbers_text, out_of_memory
 from csm_repl.model.layers import native
 from csm_repl.model.tokenizer import Tokenizer
+from csm_repl.model.weights.adapters import read_adapter
 from csm_repl.model.weights.convert import load_csm
 from csm_repl.model.weights.tensors import get_tensor, open_weights
 
@@ -37,6 +39,8 @@ class ModelInfo:
     """What is in use: none, int8, fp8 or int4, and never auto."""
     n_parameters: int
     """Of backbone, depth decoder, embeddings and heads; the codec is not in it."""
+    adapter: str | None = None
+    """The name of the adapter that was added to the weights."""
 
     @property
     def numbers(self) -> str:
@@ -79,6 +83,8 @@ def open_model(
     files: ModelFiles,
     placement: Placement,
     *,
+    adapter: Path | None = None,
+    n_positions: int | None = None,
     n_slots: int = 1,
     compile: bool = False,
     native_kernels: bool = True,
@@ -91,6 +97,8 @@ def open_model(
     Args:
         files: where it lies.
         placement: device, dtype and quantisation.
+        adapter: the folder of an adapter that is added to its weights, of csm-repl or of PEFT.
+        n_positions: of the context; None: as many as it was trained with.
         n_slots: how many turns can be spoken side by side.
         compile: whether its blocks are compiled; for CUDA only.
         native_kernels: whether C makes the frames on a CPU, where there is a compiler.
@@ -105,10 +113,20 @@ def open_model(
     checkpoint = find_checkpoint(files.folder)
     # A wrong tokenizer or codec is found in a moment; loading the weights takes many.
     tokenizer = open_tokenizer(files, checkpoint.config)
+    learnt = None if adapter is None else read_adapter(find_adapter(adapter), checkpoint.config)
     started = time.perf_counter()
     if native_kernels and native.kernels_exist(placement.device, placement.dtype):
         _prepare_kernels(say)
-    say(f"Loading {files.name} ({placement.numbers} on {placement.device}).")
+    added = ""
+    if learnt is not None:
+        added = f" with the adapter {learnt.files.name}, which was trained on {learnt.files.base_model}"
+    say(f"Loading {files.name}{added} ({placement.numbers} on {placement.device}).")
+    trained = checkpoint.config.max_positions
+    if n_positions is not None and n_positions > trained:
+        say(
+            f"A context of {n_positions} positions is beyond the {trained} that this model was made for: "
+            "it runs, and may speak worse the longer the conversation gets."
+        )
     try:
         codec = open_codec(files, checkpoint.config, placement.device)
         model = load_csm(
@@ -116,6 +134,8 @@ def open_model(
             device=placement.device,
             dtype=placement.dtype,
             quantize=placement.quantize,
+            adapter=learnt,
+            n_positions=n_positions,
             cache_dir=cache_dir if weight_cache else None,
             native=native_kernels,
             say=say,
@@ -136,8 +156,9 @@ def open_model(
         dtype=placement.dtype_name,
         quantize=placement.quantize,
         n_parameters=checkpoint.n_parameters,
+        adapter=None if learnt is None else learnt.files.name,
     )
-    return LoadedModel(engine, codec, tokenizer, checkpoint.config, info)
+    return LoadedModel(engine, codec, tokenizer, model.config, info)
 
 
 def _prepare_kernels(say: Say) -> None:

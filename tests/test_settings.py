@@ -46,6 +46,8 @@ def test_an_empty_variable_counts_as_not_set(tmp_path: Path) -> None:
         ("max_seconds", "auto", None),
         ("max_seconds", "off", math.inf),
         ("max_seconds", "2.5", 2.5),
+        ("context", "auto", None),
+        ("context", "4096", 4096),
         ("seed", "random", None),
         ("seed", "12", 12),
         ("device", "CUDA:1", "cuda:1"),
@@ -64,6 +66,8 @@ def test_values_parse(name: str, text: str, value: object) -> None:
     [
         ("temperature", "-1"),
         ("temperature", "nan"),
+        ("context", "63"),
+        ("context", "1048577"),
         ("top_k", "0"),
         ("top_k", "1.5"),
         ("seed", "-3"),

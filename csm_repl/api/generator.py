@@ -21,6 +21,7 @@ from csm_repl.codec import Codec
 from csm_repl.engine import SamplingOptions, spoken_text
 from csm_repl.loaded import LoadedModel
 from csm_repl.speech import FixedContext, Sound, Speech, TurnPiece, TurnRequest
+from csm_repl.text.normalise import normalise
 
 __all__ = ["Generator", "Segment", "generate_streaming_audio"]
 
@@ -73,6 +74,7 @@ class Generator:
         stream: bool = False,
         *,
         seed: int | None = None,
+        normalize: str = "off",
     ) -> torch.Tensor:
         """Speaks `text` after `context`.
 
@@ -86,6 +88,8 @@ class Generator:
             stream: accepted for code that passes it; the result is the same.
             seed: the same seed gives the same samples; None draws one from torch's global generator, so
                 `torch.manual_seed` works as well.
+            normalize: `safe` writes numbers, dates, abbreviations and signs out in words, as the console
+                does; `off` speaks `text` as the original would. The context's texts are never changed.
 
         Returns:
             Float32 [n_samples] on `device`.
@@ -93,9 +97,10 @@ class Generator:
         Raises:
             ValueError: an argument that cannot be spoken, by name; or text and context are longer than the
                 model's positions.
+            csm_repl.errors.DeviceError: this process was forked from the one that loaded the model.
         """
         del stream
-        chunks = self._speak(text, speaker, context, max_audio_length_ms, temperature, topk, seed)
+        chunks = self._speak(text, speaker, context, max_audio_length_ms, temperature, topk, seed, normalize)
         return torch.cat([torch.zeros(0), *chunks]).to(self.device)
 
     def generate_stream(
@@ -109,13 +114,14 @@ class Generator:
         on_chunk_generated: Callable[[torch.Tensor], Any] | None = None,
         *,
         seed: int | None = None,
+        normalize: str = "off",
     ) -> Iterator[torch.Tensor]:
         """As `generate`, in chunks as they are made: float32 [n] on the CPU.
 
         The chunks joined are what `generate` returns for the same seed. `on_chunk_generated` is called with
         each chunk before it is yielded.
         """
-        chunks = self._speak(text, speaker, context, max_audio_length_ms, temperature, topk, seed)
+        chunks = self._speak(text, speaker, context, max_audio_length_ms, temperature, topk, seed, normalize)
         return chunks if on_chunk_generated is None else _shown(chunks, on_chunk_generated)
 
     def _speak(
@@ -127,8 +133,15 @@ class Generator:
         temperature: float | None,
         topk: int | None,
         seed: int | None,
+        normalize: str,
     ) -> Iterator[torch.Tensor]:
         engine, encode = self._model.engine, self._model.tokenizer.encode
+        engine.check_process()
+        if normalize not in {"safe", "off"}:
+            raise ValueError(f"normalize must be safe or off, not {normalize!r}.")
+        text = checked_text(text, "text")
+        if normalize == "safe":
+            text = checked_text(normalise(text).said.strip(), "text")
         ids = encode(_spoken(speaker, text))
         max_ms = checked_number(max_audio_length_ms, "max_audio_length_ms")
         options = self._options(temperature, topk)
@@ -215,6 +228,7 @@ def generate_streaming_audio(
     play_audio: bool = False,
     *,
     seed: int | None = None,
+    normalize: str = "off",
 ) -> None:
     """Speaks into a file while generating, and plays it if asked to.
 
@@ -225,7 +239,7 @@ def generate_streaming_audio(
     """
     player = open_player(generator.sample_rate)[0] if play_audio else None
     chunks = generator.generate_stream(
-        text, speaker, context, max_audio_length_ms, temperature, topk, seed=seed
+        text, speaker, context, max_audio_length_ms, temperature, topk, seed=seed, normalize=normalize
     )
     with open_sink(str(output_file), raw=False, rate=generator.sample_rate, replace=True) as sink:
         for chunk in chunks:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from csm_repl.api.checks import checked_integer
 from csm_repl.api.generator import Generator
 from csm_repl.files.checkpoint import find_checkpoint
 from csm_repl.files.hub import DEFAULT_MODEL, find_model
@@ -29,6 +30,7 @@ def load_csm_1b(
     dtype: str = "auto",
     quantize: str = "none",
     native: bool = True,
+    n_positions: int | None = None,
     offline: bool = False,
     token: str | None = None,
 ) -> Generator:
@@ -46,11 +48,13 @@ def load_csm_1b(
         quantize: weights of the layers: none, int8, int4, fp8 on a newer GPU, or auto (int8 on a CPU,
             else none).
         native: whether the native kernels make the frames on a CPU; they need a C compiler, once.
+        n_positions: of the context, from 64 to 2**20; None: as many as the model was trained with.
         offline: never touch the network.
         token: access token of the hub.
 
     Raises:
-        ValueError: both `ckpt_path` and `model` are given, or one of them is no string or path.
+        ValueError: both `ckpt_path` and `model` are given, one of them is no string or path, or
+            `n_positions` is out of range.
         csm_repl.errors.ModelError: the model is not available; the message says what to do.
         csm_repl.errors.DeviceError: the device is not, or cannot run the kernels of quantised weights.
         csm_repl.errors.UsageError: there is no such dtype or quantisation, or not on this device.
@@ -59,11 +63,17 @@ def load_csm_1b(
         ckpt_path, device = None, str(ckpt_path)
     if ckpt_path is not None and model is not None:
         raise ValueError("give ckpt_path or model, not both")
+    if n_positions is not None:
+        n_positions = checked_integer(n_positions, "n_positions", 64, 2**20)
     name = "model" if ckpt_path is None else "ckpt_path"
     wanted = next(value for value in (ckpt_path, model, DEFAULT_MODEL) if value is not None)
     placement = choose_placement("auto" if device is None else str(device), dtype, quantize)
     files = find_model(_model_name(wanted, name), revision=revision, offline=offline, token=token)
-    return Generator(open_model(files, placement, native_kernels=native, cache_dir=default_cache_dir()))
+    return Generator(
+        open_model(
+            files, placement, n_positions=n_positions, native_kernels=native, cache_dir=default_cache_dir()
+        )
+    )
 
 
 def load_csm_1b_local(

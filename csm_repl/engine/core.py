@@ -15,6 +15,7 @@ when a pass is complete, and noise that was drawn is put back.
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 import torch
 
 from csm_repl.clock import working_seconds
-from csm_repl.engine.limits import check_memory, check_prompt
+from csm_repl.engine.limits import check_memory, check_process, check_prompt
 from csm_repl.engine.mailbox import Mailbox
 from csm_repl.engine.request import Ended, Frame, TakeEnded, TakeRequest
 from csm_repl.engine.sampling import SamplingOptions, TakeNoise
@@ -106,6 +107,7 @@ class Engine:
         self._runner = make_runner(model, cache)
         self._mailbox = Mailbox(self._runner.step.out)
         self._owner = threading.Lock()
+        self._process = os.getpid()
         self._numbers = itertools.count()
         self._submitted: deque[TakeState] = deque()
         self._aborted: deque[int] = deque()
@@ -118,6 +120,10 @@ class Engine:
         self._events: list[Frame | TakeEnded] = []
 
     # --- from any thread --------------------------------------------------------------------------------
+
+    def check_process(self) -> None:
+        """Raises DeviceError in a process that was forked from the one with the model."""
+        check_process(self._process)
 
     def submit(self, request: TakeRequest) -> int:
         """Takes a request up; returns what its events call the take.
@@ -169,6 +175,7 @@ class Engine:
         )
 
     def _submit(self, request: TakeRequest, queue: deque[Frame | TakeEnded] | None) -> TakeState:
+        self.check_process()
         check_prompt(request.prompt, self.model)
         noise = request.noise or self.new_noise(request.options, request.seed)
         number = next(self._numbers)
@@ -184,6 +191,7 @@ class Engine:
         Returns the events of the takes that were submitted; those of generations go there. Empty while
         prompts are being prefilled, and where there is nothing to do (see `n_open`).
         """
+        self.check_process()
         with self._owner:
             self._step()
             events, self._events = self._events, []
@@ -191,6 +199,7 @@ class Engine:
 
     def step_until(self, ready: Callable[[], bool]) -> None:
         """Makes steps until `ready`; threads that wait for different things take turns."""
+        self.check_process()
         while not ready():
             with self._owner:
                 if not ready():
@@ -221,6 +230,7 @@ class Engine:
             PromptTooLongError: the prompt is longer than the model's positions allow.
             RuntimeError: all slots have takes.
         """
+        self.check_process()
         check_prompt(prompt, self.model)
         with self._owner, torch.inference_mode():
             self._take_up()

@@ -1,16 +1,18 @@
-"""What fits: a prompt into the model's positions, slots into the device's memory."""
+"""What can be done: prompts within the model's positions, slots in the device's memory, by this process."""
 
 from __future__ import annotations
+
+import os
 
 import torch
 
 from csm_repl.engine.request import PromptTooLongError
-from csm_repl.errors import OutOfMemoryError
+from csm_repl.errors import DeviceError, OutOfMemoryError
 from csm_repl.model.csm import CSM
 from csm_repl.model.device import free_bytes
 from csm_repl.model.kv_cache import KVCache
 
-__all__ = ["check_memory", "check_prompt", "slot_bytes"]
+__all__ = ["check_memory", "check_process", "check_prompt", "slot_bytes"]
 
 SPARE_SHARE = 0.1
 """Of the free memory, for what the passes need beside keys and values."""
@@ -49,4 +51,17 @@ def check_memory(model: CSM, n_slots: int) -> None:
             f"{n_slots} takes side by side need {n_slots * each / 1e9:.1f} GB for keys and values; "
             f"{free / 1e9:.1f} GB are free on {model.device}.",
             f"Use at most {n_fit} (--batch {n_fit}).",
+        )
+
+
+def check_process(loaded_by: int) -> None:
+    """Raises DeviceError in a process that was forked from the one that loaded the model.
+
+    A fork has none of the threads that PyTorch computes with, and would wait for them without an end.
+    """
+    if os.getpid() != loaded_by:
+        raise DeviceError(
+            f"The model was loaded by process {loaded_by}; this one, a fork of it, cannot compute with it.",
+            "Load the model in the process that speaks: start it with multiprocessing's 'spawn' method, or "
+            "fork before loading.",
         )

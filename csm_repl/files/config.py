@@ -7,7 +7,7 @@ transformers' `CsmConfig` spells everything out.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from csm_repl.errors import CheckpointError
@@ -64,7 +64,12 @@ class ModelConfig:
 
     @property
     def max_positions(self) -> int:
+        """Of the context; what the model's authors say that it was trained with."""
         return self.backbone.max_positions
+
+    def with_positions(self, n_positions: int) -> ModelConfig:
+        """The same model with a longer or shorter context: no weight depends on it."""
+        return replace(self, backbone=replace(self.backbone, max_positions=n_positions))
 
 
 def _flavor(

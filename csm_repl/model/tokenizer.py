@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +54,37 @@ class Tokenizer:
                 "Take the tokenizer.json that belongs to the model.",
             )
         self._bos, self._eos = int(bos_id), int(eos_id)
+        unknown = getattr(self._backend.model, "unk_token", None)
+        self._unknown = {self._backend.token_to_id(unknown)} if isinstance(unknown, str) else set()
+        self._written: dict[str, bool] = {}
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of `text` with BOS before and EOS behind."""
         # Bytes that are no UTF-8 reach us as lone surrogates, which the tokenizer refuses.
         text = text.encode("utf-8", "replace").decode("utf-8")
         return (self._bos, *self._backend.encode(text, add_special_tokens=False).ids, self._eos)
+
+    def unwritable(self, text: str) -> str:
+        """The characters of `text` that no id stands for, each once, in order.
+
+        What cannot be seen, and accents that stand for themselves, are not among them.
+        """
+        return "".join(char for char in dict.fromkeys(text) if _is_seen(char) and not self._writes(char))
+
+    def _writes(self, char: str) -> bool:
+        if char not in self._written:
+            ids = self._backend.encode(char, add_special_tokens=False).ids
+            # A tokenizer may put a space for what it does not know.
+            self._written[char] = any(
+                number not in self._unknown
+                and self._backend.decode([number], skip_special_tokens=False).strip()
+                for number in ids
+            )
+        return self._written[char]
+
+
+def _is_seen(char: str) -> bool:
+    return unicodedata.category(char)[0] not in "MZC"
 
 
 def _special_names(path: Path) -> tuple[str, str]:

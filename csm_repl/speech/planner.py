@@ -79,6 +79,10 @@ class Planner:
         """Text ids of a turn, BOS and EOS around them."""
         return self._tokenizer.encode(spoken_text(speaker, text))
 
+    def unwritable(self, text: str) -> str:
+        """The characters of `text` that the tokenizer has no ids for."""
+        return self._tokenizer.unwritable(text)
+
     def pieces(
         self, text: str, speaker: int, clips: Sequence[Clip], max_seconds: float | None
     ) -> tuple[TurnPiece, ...]:

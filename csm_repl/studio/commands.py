@@ -296,12 +296,19 @@ def voices_table(voices: Any) -> Table:
     )
 
 
+_SHOWN_AS_FACTS = {
+    "hf_token", "model", "adapter", "device", "dtype", "quantize", "context", "output", "speaker",
+}  # fmt: skip
+
+
 @_command()
 def _status(studio: Studio, args: str) -> Iterator[Event]:
     """model, device, context, settings with their origin, output folder"""
     model, settings = studio.model, studio.settings
     facts: dict[str, str] = {
-        "model": f"{model.name}" + (f" @ {model.revision[:12]}" if model.revision else ""),
+        "model": f"{model.name}"
+        + (f" @ {model.revision[:12]}" if model.revision else "")
+        + (f" + {model.adapter}" if model.adapter else ""),
         "parameters": f"{model.n_parameters / 1e6:.0f} M",
         "device": model.device,
         "dtype": model.dtype,
@@ -315,7 +322,17 @@ def _status(studio: Studio, args: str) -> Iterator[Event]:
         {"name": name, "value": value, "origin": None} for name, value in facts.items()
     ]
     for item in specs():
-        if item.name in {"hf_token", "model", "device", "dtype", "quantize", "output", "speaker"}:
+        if item.name in {
+            "hf_token",
+            "model",
+            "device",
+            "dtype",
+            "quantize",
+            "output",
+            "speaker",
+            "context",
+            "adapter",
+        }:
             continue
         value = setting_text(item, getattr(settings, item.name))
         records.append({"name": item.dashed, "value": value, "origin": settings.origin(item.name)})

@@ -56,6 +56,9 @@ class LineTurn:
     speaker: int
     voice: str
     text: str
+    """As typed."""
+    said: str
+    """As the model gets it."""
     position: int
     """Where it stands in the line, empty turns counted, from 0."""
 
@@ -131,10 +134,14 @@ class LineJob:
 
     def start(self) -> Iterator[Event]:
         """Echoes the line and begins its first turn."""
-        yield Echo(tuple(EchoTurn(turn.speaker, turn.voice, turn.text) for turn in self._turns))
+        yield Echo(tuple(self._echo(turn) for turn in self._turns))
         for text in self._notices:
             yield Notice(text, "warning")
         yield from self._begin_turn()
+
+    @staticmethod
+    def _echo(turn: LineTurn) -> EchoTurn:
+        return EchoTurn(turn.speaker, turn.voice, turn.text, turn.said if turn.said != turn.text else "")
 
     def hear(self, event: SpeechEvent) -> Iterator[Event]:
         """What an event of the turn that is being spoken means for the line; other turns' mean nothing.
@@ -197,10 +204,10 @@ class LineJob:
 
     def _begin_turn(self) -> Iterator[Event]:
         turn, settings, rate = self._turns[self._index], self._settings, self._speech.codec.frame_rate
-        pieces = self._planner.pieces(turn.text, turn.speaker, self._heard.clips, settings.max_seconds)
+        pieces = self._planner.pieces(turn.said, turn.speaker, self._heard.clips, settings.max_seconds)
         max_frames = None
         if settings.max_seconds is not None:
-            max_frames = ceiling_frames(turn.text, settings.max_seconds, rate)
+            max_frames = ceiling_frames(turn.said, settings.max_seconds, rate)
         ceilings = [max_frames] if settings.max_seconds is not None else [each.max_frames for each in pieces]
         known = [ceiling for ceiling in ceilings if ceiling is not None]
         self._seed = next(self._seeds)
@@ -263,6 +270,7 @@ class LineJob:
         turn, seconds = self._turns[self._index], len(result.samples) / self._rate
         meta = turn_meta(
             text=turn.text,
+            said=turn.said,
             speaker=turn.speaker,
             voice=turn.voice,
             seed=self._seed,

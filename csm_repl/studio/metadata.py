@@ -39,6 +39,7 @@ def max_seconds_text(value: float | None) -> str | float:
 def turn_meta(
     *,
     text: str,
+    said: str,
     speaker: int,
     voice: str,
     seed: int,
@@ -53,6 +54,7 @@ def turn_meta(
     """The JSON beside a take; with it the take can be made again."""
     return {
         "text": text,
+        "said": said,
         "speaker": speaker,
         "voice": voice,
         "seed": seed,
@@ -108,6 +110,7 @@ def _model(model: ModelInfo) -> dict[str, Any]:
     return {
         "model": model.name,
         "revision": model.revision,
+        "adapter": model.adapter,
         "device": model.device,
         "dtype": model.dtype,
         "quantize": model.quantize,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from csm_repl.errors import HubError, UsageError
 from csm_repl.events import Say
+from csm_repl.files.adapters import find_adapter
 from csm_repl.files.builtin import BUILTIN_MODEL, builtin_folder
 from csm_repl.files.config import ModelConfig
 from csm_repl.files.hub import ModelFiles, find_model
@@ -53,6 +54,8 @@ def open_studio(settings: Settings, *, say: Say = lambda _: None) -> Studio:
     model = open_model(
         files,
         placement,
+        adapter=settings.adapter,
+        n_positions=settings.context,
         n_slots=settings.batch,
         compile=settings.compile,
         native_kernels=settings.native,
@@ -74,19 +77,22 @@ def find_wanted_model(
 ) -> tuple[ModelFiles, HubError | None]:
     """The files of the model that the settings ask for.
 
-    Without a choice of the user it is CSM-1B, or the built-in model where that cannot be had; then the
-    second value says why. An explicit choice never falls back.
+    Without a choice of the user it is the one that the adapter was trained on, or CSM-1B, or the built-in
+    model where that cannot be had; then the second value says why. An explicit choice never falls back.
     """
+    wanted = settings.model
+    if settings.adapter is not None and settings.origin("model") == "default":
+        wanted = find_adapter(settings.adapter).base()
     try:
         files = find_model(
-            settings.model,
+            wanted,
             revision=settings.revision,
             offline=offline or settings.offline,
             token=settings.hf_token,
             say=say,
         )
     except HubError as error:
-        if settings.origin("model") != "default" or not builtin_folder().is_dir():
+        if settings.adapter or settings.origin("model") != "default" or not builtin_folder().is_dir():
             raise
         return find_model(BUILTIN_MODEL), error
     return files, None

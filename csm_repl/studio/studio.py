@@ -30,9 +30,10 @@ from csm_repl.session.numbers import TakeNumber
 from csm_repl.settings import LAST_SPEAKER, Origin, Settings
 from csm_repl.speech import Heard, Planner, Speech, SpeechEvent
 from csm_repl.studio.line import LineJob, LineTurn, SpokenTurn
+from csm_repl.studio.said import said_text, unwritable_notice
 from csm_repl.studio.voiceless import voiceless_notice
 from csm_repl.text.grammar import Line, Turn
-from csm_repl.voices import VoiceFolder
+from csm_repl.voices import PronounceFile, VoiceFolder
 
 __all__ = ["Studio"]
 
@@ -77,6 +78,7 @@ class Studio:
         """Clips that have left the context."""
         self._waiting: deque[SpeechEvent] = deque()
         """What the last step made and the line has not heard yet."""
+        self._pronounce = PronounceFile(settings.references)
         self._tracks = Tracks(model.codec.sample_rate) if settings.tracks else None
         self.next_seed = settings.seed
         """Seed of the next take; None: it is drawn."""
@@ -104,6 +106,8 @@ class Studio:
         with contextlib.closing(self.voices.look()) as changes:
             for change in changes:
                 yield Notice(change.message, "warning" if change.is_warning else "info")
+        for text in self._pronounce.look():
+            yield Notice(text, "warning")
 
     def voice(self, speaker: int) -> str:
         """What to call a speaker."""
@@ -164,11 +168,11 @@ class Studio:
             script: where the line was read.
 
         Raises:
-            LineError: a speaker below 0, or above the last one.
+            LineError: a speaker below 0 or above the last one, or a turn with nothing to say.
         """
         primary = self.primary if primary is None else primary
         turns = [
-            LineTurn(speaker, self.voice(speaker), turn.text, turn.position)
+            LineTurn(speaker, self.voice(speaker), turn.text, self._said(turn.text), turn.position)
             for speaker, turn in zip(line.speakers(primary), line.turns, strict=True)
         ]
         last = max(turns, key=lambda turn: turn.speaker)
@@ -178,6 +182,12 @@ class Studio:
                 f"{LAST_SPEAKER}; nothing was spoken.",
                 "Write a lower offset, or go down with $BACK$ or $SET speaker 0$.",
             )
+        unwritable = unwritable_notice(
+            [
+                (turn, each.said, self.planner.unwritable(each.said))
+                for turn, each in zip(line.turns, turns, strict=True)
+            ]
+        )
         heard = self._heard()
         known = {turn.speaker for turn in turns} | {clip.speaker for clip in heard.clips}
         known |= {span.speaker for span in heard.spans}
@@ -186,7 +196,7 @@ class Studio:
             seeds = iter([self.take_seed() for _ in turns])
         job = LineJob(
             turns,
-            notices=self._voiceless(line, primary),
+            notices=[*self._voiceless(line, primary), *([unwritable] if unwritable else [])],
             heard=heard,
             names={speaker: self.voice(speaker) for speaker in known},
             script=script,
@@ -199,6 +209,9 @@ class Studio:
         )
         self._last = _Spoken(line, primary, script, job)
         return job
+
+    def _said(self, text: str) -> str:
+        return said_text(text, self.settings.normalize, self._pronounce.table)
 
     def _voiceless(self, line: Line, primary: int) -> list[str]:
         """What to tell about speakers without a voice; once for each."""

@@ -37,8 +37,8 @@ To continue an interrupted run, give the same command again. Exit codes: 0 all g
 not go on, 2 usage, 3 model not available, 4 device or out of memory, 130 interrupted.
 """
 _MERGE_DESCRIPTION = """\
-Merges an adapter that 'csm-repl train --lora' made into its base model, and writes a model folder that
-'csm-repl --model DIR' loads.
+Merges an adapter, made by 'csm-repl train --lora' or by PEFT, into its base model, and writes a model folder
+that 'csm-repl --model DIR' loads.
 """
 
 _Options = TypeVar("_Options", TrainOptions, DataOptions)

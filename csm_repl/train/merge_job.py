@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from csm_repl.errors import ExitCode, UsageError
+from csm_repl.files.adapters import find_adapter
 from csm_repl.files.hub import find_model
 from csm_repl.train.export.merge import merge_adapter
 from csm_repl.train.flags import MergeJob
-from csm_repl.train.learn.lora import read_adapter
 from csm_repl.train.report.display import Display
 
 __all__ = ["run_merge_job"]
@@ -25,9 +25,10 @@ def run_merge_job(job: MergeJob, display: Display) -> ExitCode:
     settings = job.settings
     if job.out.exists() and (not job.out.is_dir() or any(job.out.iterdir())):
         raise UsageError(f"{job.out} exists and is not empty.", "Give a new folder with -o.")
+    adapter = find_adapter(job.adapter)
     base = settings.model
     if settings.origin("model") == "default":
-        base = read_adapter(job.adapter).base_model
+        base = adapter.base()
         display.say(f"The adapter belongs to {base}.")
     files = find_model(
         base,
@@ -37,7 +38,7 @@ def run_merge_job(job: MergeJob, display: Display) -> ExitCode:
         say=display.say,
     )
     dtype = None if job.dtype == "auto" else getattr(torch, job.dtype)
-    notice = merge_adapter(files, job.adapter, job.out, layout=job.layout, dtype=dtype)
+    notice = merge_adapter(files, adapter, job.out, layout=job.layout, dtype=dtype)
     if notice:
         display.say(notice)
     display.result(job.out)

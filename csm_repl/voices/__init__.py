@@ -5,6 +5,7 @@
     transcribe   Whisper, for clips without a transcript
     cache        codes and transcripts by content, on disk
     clip         one clip: its sound and its words
+    pronounce_file  the user's own table of how words are said
     folder       all of them, and what has changed since the last look
 
 Importing it imports neither torch nor an audio library.
@@ -13,6 +14,7 @@ Importing it imports neither torch nor an audio library.
 from csm_repl.voices.folder import Change, Clip, IgnoredFile, UnusableClip, VoiceFolder
 from csm_repl.voices.names import ClipName, parse_name
 from csm_repl.voices.prepare import MAX_CLIP_SECONDS, PrepareOptions, prepare_clip
+from csm_repl.voices.pronounce_file import PronounceFile
 from csm_repl.voices.transcribe import Transcriber, WhisperTranscriber
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "ClipName",
     "IgnoredFile",
     "PrepareOptions",
+    "PronounceFile",
     "Transcriber",
     "UnusableClip",
     "VoiceFolder",

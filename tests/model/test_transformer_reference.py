@@ -137,6 +137,31 @@ def test_decoder_position_by_position_equals_torchtune(ours: CSM, theirs: dict[s
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("n_positions", [100, 4096])
+def test_another_context_equals_torchtune_built_with_it(
+    folder: Path, theirs: dict[str, Any], n_positions: int
+) -> None:
+    """As csm-multi does it: the same weights, `max_seq_len` raised; in passes as the engine makes them."""
+    other = torchtune_model({**SIZES["backbone"], "max_seq_len": n_positions})
+    other.load_state_dict(theirs["backbone"].state_dict())
+    model = load_csm(
+        find_checkpoint(folder),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        n_positions=n_positions,
+        native=False,
+    )
+    assert model.config.max_positions == n_positions
+    x, cache, pieces = embeddings(n_positions, 64), model.new_backbone_cache(), []
+    start = 0
+    for size in (*[32] * (n_positions // 32 - 1), *[1] * (32 + n_positions % 32)):
+        pieces.append(model.backbone(x[:, start : start + size], cache, start))
+        start += size
+    assert start == n_positions
+    torch.testing.assert_close(torch.cat(pieces, 1), other(x), rtol=0, atol=2 * TOLERANCE)
+
+
+@torch.inference_mode()
 def test_stale_entries_behind_the_current_position_do_not_count(ours: CSM) -> None:
     x = embeddings(40, 64)
     dirty = ours.new_backbone_cache()

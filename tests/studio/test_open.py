@@ -119,3 +119,18 @@ def test_a_config_may_recommend_a_temperature_and_top_k(micro_checkpoint: Path) 
     assert parse_config(config, source="config.json").temperature is None
     with pytest.raises(CheckpointError):
         parse_config({**config, "sampling": {"temperature": "warm"}}, source="config.json")
+
+
+@pytest.mark.parametrize(
+    ("context", "said"), [("auto", False), ("1000", False), ("2048", False), ("2049", True)]
+)
+def test_a_context_beyond_the_models_is_said(
+    quick_checkpoint: Path, tmp_path: Path, context: str, said: bool
+) -> None:
+    told: list[str] = []
+    folders = {"output": str(tmp_path / "out"), "references": str(tmp_path)}
+    studio = open_studio(
+        _settings(model=str(quick_checkpoint), context=context, device="cpu", **folders), say=told.append
+    )
+    assert studio.engine.max_positions == (2048 if context == "auto" else int(context))
+    assert any("beyond the 2048" in sentence for sentence in told) == said

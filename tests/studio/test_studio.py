@@ -123,7 +123,7 @@ def test_all_turns_of_a_line_enter_the_context_with_their_generated_codes(make_s
 def test_turn_20_of_a_conversation_prefills_only_its_own_text_and_the_closing_frame(
     make_studio: MakeStudio,
 ) -> None:
-    studio = make_studio()
+    studio = make_studio(normalize="off")
     for index in range(20):
         [turn] = of_type(say(studio, f"This is turn number {index}!"), TurnDone)
     own_text = len(studio.planner.ids(0, "This is turn number 19!"))
@@ -217,7 +217,7 @@ def test_the_context_never_exceeds_the_models_positions(
 
 def test_a_turn_too_long_for_one_go_is_split_at_sentence_ends_and_joined(make_studio: MakeStudio) -> None:
     text = " ".join(f"This is sentence number {index} of a long speech." for index in range(40))
-    studio = make_studio()
+    studio = make_studio(normalize="off")
     [turn] = of_type(say(studio, text), TurnDone)
     [entry] = studio.conversation.turns
     assert len(entry.pieces) > 1

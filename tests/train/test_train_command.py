@@ -194,7 +194,7 @@ def test_merge_gives_the_model_that_training_gave(
     assert main(["merge", adapter, "-o", str(tmp_path / "out")]) == 2
     assert "not empty" in capfd.readouterr().err
     assert main(["merge", str(tmp_path), "-o", str(tmp_path / "new")]) == 3
-    assert "no usable adapter" in capfd.readouterr().err
+    assert "holds no adapter" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,8 @@ class PlainPrinter:
             for turn in event.turns:
                 name = self._styled(defused(f"{turn.speaker} {turn.voice}"), speaker_color(turn.speaker))
                 self._write(f"{name}: {defused(turn.text)}")
+                if turn.said:
+                    self._write(self._styled(f"  said: {defused(turn.said)}", "dim"))
         elif isinstance(event, TurnDone):
             name = self._styled(defused(event.file.name), speaker_color(event.speaker))
             style = "dim" if event.ended == "end" else "yellow"

@@ -268,6 +268,8 @@ def _echo(event: Echo) -> RenderableType:
     for turn in event.turns:
         label = Text(speaker_label(turn.speaker, turn.voice), style=speaker_color(turn.speaker))
         grid.add_row(label, Text(defused(turn.text)))
+        if turn.said:
+            grid.add_row(Text("said", style="dim", justify="right"), Text(defused(turn.said), style="dim"))
     return grid
 
 

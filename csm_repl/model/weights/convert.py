@@ -18,6 +18,7 @@ from csm_repl.files.json_files import DOWNLOAD_AGAIN
 from csm_repl.files.layouts import Part, Recipe, recipes
 from csm_repl.model.csm import CSM
 from csm_repl.model.quantize import choose_kernels, empty_csm, is_quantized, quantize_parameter
+from csm_repl.model.weights.adapters import AdaptedSource, Adapter
 from csm_repl.model.weights.tensors import TensorSource, check_parts, get_tensor, open_weights
 from csm_repl.model.weights.weight_cache import WeightCache
 
@@ -30,6 +31,8 @@ def load_csm(
     device: torch.device,
     dtype: torch.dtype,
     quantize: str = "none",
+    adapter: Adapter | None = None,
+    n_positions: int | None = None,
     cache_dir: Path | None = None,
     native: bool = True,
     say: Say = lambda _: None,
@@ -41,6 +44,8 @@ def load_csm(
         device: where its parameters go.
         dtype: what they are cast to, and what the residual stream and the caches are in.
         quantize: none, int8 or int4 (see `quantize`), on a CUDA device also fp8.
+        adapter: what is added to the weights before they are cast or quantised.
+        n_positions: of the context; None: what the config says.
         cache_dir: where converted weights are kept for the next start; None: not at all.
         native: whether to use the native kernels, where the device and dtype have any.
         say: receives a sentence where the cached weights are damaged.
@@ -51,16 +56,24 @@ def load_csm(
         DeviceError: the kernels for quantised weights cannot be compiled for the device.
     """
     kernels = choose_kernels(quantize, device, dtype, native=native)
-    model = empty_csm(checkpoint.config, dtype=dtype, quantize=quantize, kernels=kernels)
+    config = checkpoint.config if n_positions is None else checkpoint.config.with_positions(n_positions)
+    model = empty_csm(config, dtype=dtype, quantize=quantize, kernels=kernels)
     cache = None
     if cache_dir is not None:
         expected = model.state_dict()
         cache = WeightCache(
-            cache_dir, checkpoint, expected, dtype=dtype, quantize=quantize, kernels=kernels, say=say
+            cache_dir,
+            checkpoint,
+            expected,
+            dtype=dtype,
+            quantize=quantize,
+            kernels=kernels,
+            adapter=None if adapter is None else adapter.files.weights,
+            say=say,
         )
     state = cache.load(device) if cache is not None else None
     if state is None:
-        state = _convert(checkpoint, device=device, dtype=dtype, quantize=quantize, kernels=kernels)
+        state = _convert(checkpoint, adapter, device=device, dtype=dtype, quantize=quantize, kernels=kernels)
         if cache is not None:
             cache.store(state)
     model.load_state_dict(state, strict=True, assign=True)
@@ -72,12 +85,20 @@ def load_csm(
 @torch.inference_mode(False)
 @torch.no_grad()
 def _convert(
-    checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype, quantize: str, kernels: str
+    checkpoint: Checkpoint,
+    adapter: Adapter | None,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    quantize: str,
+    kernels: str,
 ) -> dict[str, torch.Tensor]:
     state: dict[str, torch.Tensor] = {}
     with open_weights(checkpoint) as source:
         plan = recipes(checkpoint.config, checkpoint.layout)
         names = dict(check_parts(plan, source, checkpoint))
+        if adapter is not None:
+            source = AdaptedSource(source, adapter, checkpoint, names)
         for recipe in plan:
             if is_quantized(recipe.target, quantize):
                 # From what was published, not from what `dtype` would make of it; without a name, so that

@@ -18,6 +18,7 @@ from csm_repl.model.weights.tensors import check_parts, get_tensor, open_weights
 __all__ = [
     "DEPTH_EMBEDDINGS",
     "half_to_pairs",
+    "named_parts",
     "original_shapes",
     "pairs_to_half",
     "read_published",
@@ -31,7 +32,7 @@ layout has no name for it: there the backbone's table serves both."""
 
 def original_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """The original's name -> shape, of every tensor of a model."""
-    return {name: part.shape for name, part in _named_parts(config, TRANSFORMERS)}
+    return {name: part.shape for name, part in named_parts(config, TRANSFORMERS)}
 
 
 def read_published(checkpoint: Checkpoint, *, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
@@ -47,7 +48,7 @@ def read_published(checkpoint: Checkpoint, *, dtype: torch.dtype | None = None) 
     state: dict[str, torch.Tensor] = {}
     with open_weights(checkpoint) as source:
         stored = dict(check_parts(recipes(checkpoint.config, checkpoint.layout), source, checkpoint))
-        for name, part in _named_parts(checkpoint.config, checkpoint.layout):
+        for name, part in named_parts(checkpoint.config, checkpoint.layout):
             tensor = get_tensor(source, stored[part])
             if part.half_rotated_heads:
                 tensor = half_to_pairs(tensor, part.half_rotated_heads)
@@ -59,7 +60,7 @@ def read_published(checkpoint: Checkpoint, *, dtype: torch.dtype | None = None) 
 def to_transformers(state: Mapping[str, torch.Tensor], config: ModelConfig) -> dict[str, torch.Tensor]:
     """Tensors under the original's names -> the same model under transformers' names."""
     named: dict[str, torch.Tensor] = {}
-    for name, part in _named_parts(config, TRANSFORMERS):
+    for name, part in named_parts(config, TRANSFORMERS):
         tensor = state[name]
         if part.half_rotated_heads:
             tensor = pairs_to_half(tensor, part.half_rotated_heads)
@@ -78,7 +79,7 @@ def pairs_to_half(weight: torch.Tensor, n_heads: int) -> torch.Tensor:
     return weight.unflatten(0, (n_heads, -1, 2)).transpose(1, 2).flatten(0, 2).contiguous()
 
 
-def _named_parts(config: ModelConfig, layout: str) -> Iterator[tuple[str, Part]]:
+def named_parts(config: ModelConfig, layout: str) -> Iterator[tuple[str, Part]]:
     """Every published tensor of `layout` with the original's name of it.
 
     Recipes of both layouts put the same tensors in the same order into a parameter of ours.

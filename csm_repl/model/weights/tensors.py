@@ -15,7 +15,7 @@ from csm_repl.files.checkpoint import Checkpoint
 from csm_repl.files.json_files import DOWNLOAD_AGAIN
 from csm_repl.files.layouts import Part, Recipe
 
-__all__ = ["TensorSource", "check_parts", "get_tensor", "open_weights"]
+__all__ = ["TensorSource", "check_parts", "get_tensor", "open_files", "open_weights"]
 
 
 class TensorSource(Protocol):
@@ -29,7 +29,7 @@ class TensorSource(Protocol):
 
 
 class _SafetensorsSource:
-    def __init__(self, files: tuple[Path, ...], stack: contextlib.ExitStack) -> None:
+    def __init__(self, files: tuple[Path, ...], stack: contextlib.ExitStack, remedy: str) -> None:
         from safetensors import SafetensorError, safe_open
 
         self._where: dict[str, tuple[Any, str]] = {}
@@ -38,7 +38,7 @@ class _SafetensorsSource:
             try:
                 handle = stack.enter_context(safe_open(path, framework="pt"))
             except (OSError, SafetensorError) as error:
-                raise CheckpointError(f"{path} is truncated or corrupt: {error}.", DOWNLOAD_AGAIN) from error
+                raise CheckpointError(f"{path} is truncated or corrupt: {error}.", remedy) from error
             for name in handle.keys():  # noqa: SIM118 - a handle is no mapping
                 self._where[_plain_name(name)] = (handle, name)
 
@@ -60,7 +60,7 @@ class _SafetensorsSource:
 class _PickleSource:
     """`ckpt.pt`, read with `weights_only=True`: tensors and nothing else come out of it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, remedy: str) -> None:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:  # torch raises half a dozen kinds here, with pages of advice
@@ -70,10 +70,10 @@ class _PickleSource:
                     f"{path} holds more than tensors: {refused[1]}, which could run code, is not loaded.",
                     "Save the model's state_dict() alone, as safetensors or with torch.save, and use that.",
                 ) from error
-            raise CheckpointError(f"{path} is truncated or corrupt.", DOWNLOAD_AGAIN) from error
+            raise CheckpointError(f"{path} is truncated or corrupt.", remedy) from error
         state = _unwrapped(state)
         if state is None:
-            raise CheckpointError(f"{path} holds no dictionary of tensors.", DOWNLOAD_AGAIN)
+            raise CheckpointError(f"{path} holds no dictionary of tensors.", remedy)
         self._tensors = {_plain_name(name): value for name, value in state.items() if torch.is_tensor(value)}
 
     def names(self) -> Iterable[str]:
@@ -90,8 +90,6 @@ class _PickleSource:
 _REFUSED = re.compile(r"GLOBAL ([\w.]+)")
 _WRAPPERS = ("model", "model_state_dict", "state_dict", "module")
 """Under which trainers keep the tensors."""
-_PREFIXES = ("_orig_mod.", "module.")
-"""What torch.compile and distributed training put before every name."""
 
 
 def _unwrapped(state: object) -> dict[object, object] | None:
@@ -107,20 +105,30 @@ def _unwrapped(state: object) -> dict[object, object] | None:
 
 
 def _plain_name(name: object) -> str:
-    plain = str(name)
-    while (prefix := next((each for each in _PREFIXES if plain.startswith(each)), None)) is not None:
-        plain = plain.removeprefix(prefix)
+    """Without what torch.compile puts before the names of a module, and distributed training before all."""
+    plain = str(name).replace("_orig_mod.", "")
+    while plain.startswith("module."):
+        plain = plain.removeprefix("module.")
     return plain
 
 
-@contextlib.contextmanager
-def open_weights(checkpoint: Checkpoint) -> Iterator[TensorSource]:
+def open_weights(checkpoint: Checkpoint) -> contextlib.AbstractContextManager[TensorSource]:
     """The published tensors of a checkpoint, mapped while the block runs."""
+    return open_files(checkpoint.weights)
+
+
+@contextlib.contextmanager
+def open_files(files: tuple[Path, ...], *, remedy: str = DOWNLOAD_AGAIN) -> Iterator[TensorSource]:
+    """The tensors of safetensors files or of one pickle, mapped while the block runs.
+
+    Raises:
+        CheckpointError: a file is corrupt, or holds more than tensors.
+    """
     with contextlib.ExitStack() as stack:
-        if checkpoint.weights[0].suffix == ".pt":
-            yield _PickleSource(checkpoint.weights[0])
+        if files[0].suffix == ".safetensors":
+            yield _SafetensorsSource(files, stack, remedy)
         else:
-            yield _SafetensorsSource(checkpoint.weights, stack)
+            yield _PickleSource(files[0], remedy)
 
 
 def check_parts(

@@ -55,6 +55,7 @@ class WeightCache:
         dtype: of what is not quantised.
         quantize: none, int8, fp8 or int4.
         kernels: what will multiply the weights (see `quantize.choose_kernels`).
+        adapter: the weights of an adapter that was added to them.
         say: receives a sentence where the file is damaged.
     """
 
@@ -67,10 +68,15 @@ class WeightCache:
         dtype: torch.dtype,
         quantize: str = "none",
         kernels: str = "cpu",
+        adapter: Path | None = None,
         say: Say = lambda _: None,
     ) -> None:
         self._say = say
         files = [path.resolve() for path in checkpoint.weights]
+        source = str(files[0])
+        if adapter is not None:
+            files.append(adapter.resolve())
+            source += f"+{files[-1]}"
         kind = str(dtype).removeprefix("torch.")
         facts = [
             _FORMAT,
@@ -81,7 +87,7 @@ class WeightCache:
             # In front, so that no family's name is the beginning of another's.
             kind = f"{storage_name(quantize, kernels)}.{kind}"
             facts.append(storage_id(quantize, kernels))
-        whose = hashlib.sha256(str(files[0]).encode()).hexdigest()[:16]
+        whose = hashlib.sha256(source.encode()).hexdigest()[:16]
         state = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
         self._expected = _kinds(expected)
         self._folder = root / "weights"

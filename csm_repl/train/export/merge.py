@@ -6,23 +6,24 @@ from pathlib import Path
 
 import torch
 
+from csm_repl.files.adapters import AdapterFiles
 from csm_repl.files.checkpoint import find_checkpoint
 from csm_repl.files.hub import ModelFiles
+from csm_repl.model.weights.adapters import apply_adapter, read_adapter
 from csm_repl.model.weights.published import read_published
 from csm_repl.train.export.model_folder import Layout, write_model
-from csm_repl.train.learn.lora import apply_adapter, read_adapter
 
 __all__ = ["merge_adapter"]
 
 
 def merge_adapter(
-    files: ModelFiles, adapter: Path, out: Path, *, layout: Layout, dtype: torch.dtype | None = None
+    files: ModelFiles, adapter: AdapterFiles, out: Path, *, layout: Layout, dtype: torch.dtype | None = None
 ) -> str | None:
     """Writes the merged model into `out`.
 
     Args:
         files: the base model.
-        adapter: the adapter's folder.
+        adapter: of csm-repl or of PEFT.
         out: made if need be; must not be the base model's folder.
         layout: of the result.
         dtype: of the weights; None: the base model's. The sum is computed in float32 in any case.
@@ -35,7 +36,7 @@ def merge_adapter(
         TrainingError: the result could not be written.
     """
     checkpoint = find_checkpoint(files.folder)
-    learnt = read_adapter(adapter)
+    learnt = read_adapter(adapter, checkpoint.config)
     state = read_published(checkpoint)
     dtype = dtype or state["codebook0_head.weight"].dtype
     wide = {name: tensor.float() for name, tensor in state.items()}

@@ -11,17 +11,19 @@ from typing import Protocol
 import torch
 
 from csm_repl.audio import output_error
+from csm_repl.files.adapters import find_adapter
 from csm_repl.files.checkpoint import Checkpoint, find_checkpoint
 from csm_repl.files.config import ModelConfig
 from csm_repl.files.hub import ModelFiles
 from csm_repl.files.json_files import read_config
 from csm_repl.files.layouts import recipes
+from csm_repl.model.weights.adapters import apply_adapter, read_adapter
 from csm_repl.model.weights.published import read_published
 from csm_repl.model.weights.tensors import open_weights
 from csm_repl.train.events import Note
 from csm_repl.train.export.model_folder import natural_layout, write_model
 from csm_repl.train.learn.initialise import load_network, new_network
-from csm_repl.train.learn.lora import adapted_state, add_lora, apply_adapter, read_adapter, write_adapter
+from csm_repl.train.learn.lora import adapted_state, add_lora, write_adapter
 from csm_repl.train.learn.network import TrainableCSM
 from csm_repl.train.options import TrainOptions
 from csm_repl.train.run_folder import RunFolder
@@ -142,11 +144,10 @@ class AdaptedModel:
         base = read_published(self._checkpoint)
         dtype = base["codebook0_head.weight"].dtype
         # Summed in float32, and rounded once.
-        merged = apply_adapter(
-            {name: tensor.float() for name, tensor in base.items()}, read_adapter(folder.adapter)
-        )
-        del base
         config = self._checkpoint.config
+        learnt = read_adapter(find_adapter(folder.adapter), config)
+        merged = apply_adapter({name: tensor.float() for name, tensor in base.items()}, learnt)
+        del base
         if natural_layout(config) == "original":
             write_model(folder.model, merged, config, self._files, layout="original", dtype=dtype)
             yield folder.model

@@ -1,4 +1,4 @@
-"""Low-rank adapters: put into a network, written to a folder, read, and added to a model's weights.
+"""Low-rank adapters: put into a network, and written to a folder; `model.weights.adapters` reads it.
 
 An adapter's folder has `adapter.json` (rank, alpha, targets, base model) and `adapter.safetensors`, whose
 names are the network's: `....q_proj.lora_a.weight`, `....lora_b.weight`, and whole tensors that were trained
@@ -7,38 +7,25 @@ beside them.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from csm_repl.errors import CheckpointError, UsageError
+from csm_repl.errors import UsageError
+from csm_repl.files.adapters import ADAPTER_FILE, ADAPTER_WEIGHTS
+from csm_repl.model.weights.adapters import DOWN, UP, low_rank_changes
 from csm_repl.train.files import write_json, write_weights
 from csm_repl.train.learn.network import TrainableCSM
 from csm_repl.train.learn.optimiser import trainable
 from csm_repl.train.options import TrainOptions
 
-__all__ = [
-    "ADAPTER_FILE",
-    "Adapter",
-    "LoraSpec",
-    "adapted_state",
-    "add_lora",
-    "apply_adapter",
-    "read_adapter",
-    "write_adapter",
-]
+__all__ = ["LoraSpec", "adapted_state", "add_lora", "write_adapter"]
 
-ADAPTER_FILE = "adapter.json"
-_WEIGHTS_FILE = "adapter.safetensors"
 _LINEAR = {"q_proj", "k_proj", "v_proj", "output_proj", "w1", "w2", "w3"}
 _WHOLE = {"heads": ("codebook0_head.weight", "audio_head"), "projection": ("projection.weight",)}
-_A, _B = ".lora_a.weight", ".lora_b.weight"
 
 
 @dataclass(frozen=True)
@@ -50,15 +37,6 @@ class LoraSpec:
     @property
     def scale(self) -> float:
         return self.alpha / self.rank
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """An adapter as it was written."""
-
-    spec: LoraSpec
-    base_model: str
-    tensors: dict[str, torch.Tensor]
 
 
 def add_lora(network: TrainableCSM, options: TrainOptions, *, frozen: torch.dtype | None = None) -> LoraSpec:
@@ -127,68 +105,16 @@ def _resolve(targets: tuple[str, ...]) -> tuple[set[str], set[str]]:
 def adapted_state(network: TrainableCSM, spec: LoraSpec) -> dict[str, torch.Tensor]:
     """The whole model with its adapters added, under the original layout's names, as it is now."""
     state = network.state_dict()
-    base = {name: value for name, value in state.items() if not name.endswith((_A, _B))}
-    return _add(base, {name: value for name, value in state.items() if name not in base}, spec)
+    base = {name: value for name, value in state.items() if not name.endswith((DOWN, UP))}
+    learnt = {name: value for name, value in state.items() if name not in base}
+    for name, change in low_rank_changes(learnt, spec.scale).items():
+        base[name] = change.applied(base[name]).to(base[name].dtype)
+    return base
 
 
 def write_adapter(folder: Path, network: TrainableCSM, spec: LoraSpec, *, base_model: str) -> Path:
     """Writes what is trained, float32; returns the folder. TrainingError where it cannot be written."""
     about = {"format": 1, "base_model": base_model, **asdict(spec)}
     write_json(folder / ADAPTER_FILE, about)
-    write_weights(folder / _WEIGHTS_FILE, trainable(network), dtype=torch.float32)
+    write_weights(folder / ADAPTER_WEIGHTS, trainable(network), dtype=torch.float32)
     return folder
-
-
-def read_adapter(folder: Path) -> Adapter:
-    """CheckpointError where the folder holds no adapter."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        about: dict[str, Any] = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))
-        spec = LoraSpec(int(about["rank"]), float(about["alpha"]), tuple(about["targets"]))
-        tensors = load_file(folder / _WEIGHTS_FILE)
-        return Adapter(spec, str(about["base_model"]), tensors)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{folder} holds no usable adapter: {error}.",
-            f"Give the folder that 'csm-repl train --lora' made, with {ADAPTER_FILE} and {_WEIGHTS_FILE}.",
-        ) from error
-
-
-def apply_adapter(state: Mapping[str, torch.Tensor], adapter: Adapter) -> dict[str, torch.Tensor]:
-    """The tensors of a model with an adapter added, each in the dtype it had.
-
-    Raises:
-        CheckpointError: the adapter belongs to another model.
-    """
-    pairs = {name for name in adapter.tensors if name.endswith((_A, _B))}
-    for name, tensor in adapter.tensors.items():
-        target = name.removesuffix(_A).removesuffix(_B) + ".weight" if name in pairs else name
-        wanted = state[target].shape if target in state else None
-        side = -1 if name.endswith(_A) else 0
-        fits = wanted is not None and (
-            tensor.shape[side] == wanted[side] if name in pairs else tensor.shape == wanted
-        )
-        if not fits:
-            raise CheckpointError(
-                f"The adapter does not fit this model: {name} has no counterpart of its size.",
-                f"Merge it with the model it was trained on, {adapter.base_model}.",
-            )
-    return _add(state, adapter.tensors, adapter.spec)
-
-
-def _add(
-    base: Mapping[str, torch.Tensor], adapter: Mapping[str, torch.Tensor], spec: LoraSpec
-) -> dict[str, torch.Tensor]:
-    """W + alpha / rank * B A, computed in float32; whole tensors replace."""
-    out = dict(base)
-    for name, tensor in adapter.items():
-        if name.endswith(_A):
-            stem = name.removesuffix(_A)
-            weight = out[f"{stem}.weight"]
-            change = adapter[f"{stem}{_B}"].float() @ tensor.float()
-            out[f"{stem}.weight"] = (weight.float() + spec.scale * change).to(weight.dtype)
-        elif not name.endswith(_B):
-            out[name] = tensor.to(base[name].dtype)
-    return out

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import subprocess
+import sys
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,6 +24,7 @@ from csm_repl.model.layers.native import build as building
 from csm_repl.model.layers.native import library, multiply, needs_compiling
 from csm_repl.model.layers.native.build import SOURCE, build, compilers
 from csm_repl.model.weights.convert import load_csm
+from csm_repl.paths import unfinished_path
 from tools.random_checkpoint import TINY_FLAVORS, write_checkpoint
 
 CPU = torch.device("cpu")
@@ -252,6 +257,90 @@ def test_the_second_folder_serves_where_the_first_cannot_be_written(
 
     monkeypatch.setattr(building, "_compile", no_compiler)
     assert build(SOURCE, [tmp_path / "folder"], flags=("-O0",)).library is not None
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A compiled library, loaded by nobody who would fall when it changes."""
+    folder = tmp_path_factory.mktemp("kept")
+    assert build(SOURCE, [folder], flags=("-O0",)).library is not None
+    (path,) = folder.iterdir()
+    return path
+
+
+def refuse_to_compile(*_: object) -> Path:
+    raise OSError("it was not usable")
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: b"",
+        lambda content: content[:5000] + b"\xff" * 64 + content[5064:],
+        lambda content: b"\x7fELF" + bytes(len(content)),
+    ],
+    ids=["cut short", "empty", "one line wrong", "no code"],
+)
+def test_a_damaged_library_is_not_loaded_but_made_again(
+    kept: Path, damage: Callable[[bytes], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / kept.name
+    content = damage(kept.read_bytes())
+    copy.write_bytes(content)
+    copy.chmod(0o755)
+    with monkeypatch.context() as patched:
+        patched.setattr(building, "_compile", refuse_to_compile)
+        assert build(SOURCE, [tmp_path], flags=("-O0",)).library is None
+    assert not copy.exists()
+    assert build(SOURCE, [tmp_path], flags=("-O0",)).library is not None
+
+
+@needs_compiler
+@pytest.mark.parametrize("fault", ["file mode", "folder mode", "owner", "link", "pipe"])
+def test_a_library_that_others_can_change_is_not_loaded(
+    kept: Path, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "shared"
+    folder.mkdir(mode=0o755)
+    copy = folder / kept.name
+    if fault == "link":
+        copy.symlink_to(kept)
+    elif fault == "pipe":
+        os.mkfifo(copy)
+    else:
+        copy.write_bytes(kept.read_bytes())
+    if fault != "link":
+        copy.chmod(0o666 if fault == "file mode" else 0o755)
+    if fault == "folder mode":
+        folder.chmod(0o777)
+    if fault == "owner":
+        status = list(copy.stat())
+        status[4] = 12345
+        monkeypatch.setattr(building.os, "fstat", lambda _: os.stat_result(status))
+    monkeypatch.setattr(building, "_compile", refuse_to_compile)
+    assert build(SOURCE, [folder], flags=("-O0",)).library is None
+
+
+@needs_compiler
+def test_nothing_is_left_of_a_compiler_that_was_killed(tmp_path: Path) -> None:
+    process = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True)
+    left = unfinished_path(tmp_path)
+    left = left.with_name(left.name.replace(f"-{os.getpid()}-", f"-{int(process.stdout)}-"))
+    left.mkdir()
+    (left / "transformer.o").write_bytes(b"half")
+    assert build(SOURCE, [tmp_path], flags=("-O0",)).library is not None
+    assert [path.suffix for path in tmp_path.iterdir()] == [".so"]
+
+
+@needs_compiler
+def test_a_library_without_its_symbols_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "transformer.c"
+    source.write_text("int csm_other(void) { return 1; }\n")
+    built = build(source, [tmp_path / "built"])
+    assert built.library is None
+    assert "lacks csm_max_rows" in built.reason
 
 
 def test_without_kernels_a_model_loads_and_speaks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

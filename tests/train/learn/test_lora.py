@@ -11,9 +11,11 @@ import torch
 from safetensors import safe_open
 
 from csm_repl.errors import CheckpointError, UsageError
+from csm_repl.files.adapters import find_adapter
 from csm_repl.files.checkpoint import find_checkpoint
 from csm_repl.files.hub import ModelFiles, find_model
 from csm_repl.model.tokenizer import Tokenizer
+from csm_repl.model.weights.adapters import read_adapter
 from csm_repl.model.weights.convert import load_csm
 from csm_repl.train.events import CheckpointSaved, StepDone
 from csm_repl.train.export.companions import companions
@@ -21,7 +23,7 @@ from csm_repl.train.export.merge import merge_adapter
 from csm_repl.train.export.original import write_original
 from csm_repl.train.learn.initialise import load_network
 from csm_repl.train.learn.loop import Trainer
-from csm_repl.train.learn.lora import LoraSpec, adapted_state, add_lora, read_adapter, write_adapter
+from csm_repl.train.learn.lora import adapted_state, add_lora, write_adapter
 from csm_repl.train.learn.network import TrainableCSM
 from csm_repl.train.learn.optimiser import trainable
 from csm_repl.train.options import TrainOptions
@@ -146,7 +148,7 @@ def test_merged_weights_give_the_logits_of_base_plus_adapter(
     adapted = logits_of(network)
     assert (adapted - plain).abs().max() > 0.05
     write_adapter(tmp_path / "adapter", network, spec, base_model="base")
-    notice = merge_adapter(base, tmp_path / "adapter", tmp_path / "merged", layout="original")
+    notice = merge_adapter(base, find_adapter(tmp_path / "adapter"), tmp_path / "merged", layout="original")
     assert notice is None
     merged = logits_of(load_network(find_checkpoint(tmp_path / "merged"), device=CPU))
     # W x + s B A x against (W + s B A) x in float32: the sums are rounded in another order.
@@ -160,7 +162,7 @@ def test_both_layouts_hold_the_same_merged_weights(base: ModelFiles, tmp_path: P
     write_adapter(tmp_path / "adapter", network, spec, base_model="base")
     states = []
     for layout in ("original", "transformers"):
-        merge_adapter(base, tmp_path / "adapter", tmp_path / layout, layout=layout)  # type: ignore[arg-type]
+        merge_adapter(base, find_adapter(tmp_path / "adapter"), tmp_path / layout, layout=layout)  # type: ignore[arg-type]
         found = find_checkpoint(tmp_path / layout)
         assert found.layout == layout
         states.append(load_csm(found, device=CPU, dtype=torch.float32).state_dict())
@@ -177,7 +179,10 @@ def test_the_merged_model_has_the_base_models_dtype(base: ModelFiles, tmp_path: 
     half = tmp_path / "half"
     write_original(half, base_network(base).state_dict(), network.config, files=companions(base.folder))
     merge_adapter(
-        find_model(str(half), offline=True), tmp_path / "adapter", tmp_path / "merged", layout="original"
+        find_model(str(half), offline=True),
+        find_adapter(tmp_path / "adapter"),
+        tmp_path / "merged",
+        layout="original",
     )
     with safe_open(tmp_path / "merged" / "model.safetensors", "pt") as handle:
         assert {handle.get_tensor(name).dtype for name in handle.keys()} == {torch.bfloat16}  # noqa: SIM118
@@ -187,12 +192,19 @@ def test_an_adapter_is_read_as_it_was_written(network: TrainableCSM, tmp_path: P
     spec = add_lora(network, TrainOptions(lora_rank=5, lora_alpha=7.5, lora_targets=("mlp", "heads")))
     stir(network)
     write_adapter(tmp_path, network, spec, base_model="some/model")
-    adapter = read_adapter(tmp_path)
-    assert adapter.spec == spec == LoraSpec(5, 7.5, ("mlp", "heads"))
-    assert adapter.base_model == "some/model"
+    adapter = read_adapter(find_adapter(tmp_path), network.config)
+    assert adapter.files.base_model == "some/model"
     live = trainable(network)
-    assert set(adapter.tensors) == set(live)
-    assert all(torch.equal(adapter.tensors[name], live[name]) for name in live)
+    read = {}
+    for name, change in adapter.changes.items():
+        if change.whole is not None:
+            read[name] = change.whole
+            continue
+        stem = name.removesuffix(".weight")
+        read |= {f"{stem}.lora_a.weight": change.down, f"{stem}.lora_b.weight": change.up}
+        assert change.scale == 1.5
+    assert set(read) == set(live)
+    assert all(torch.equal(read[name], live[name]) for name in live)
 
 
 def test_an_adapter_of_another_model_is_refused(
@@ -201,7 +213,7 @@ def test_an_adapter_of_another_model_is_refused(
     network = load_network(find_checkpoint(golden_folder), device=CPU)
     write_adapter(tmp_path, network, add_lora(network, TrainOptions()), base_model="csm-tiny")
     with pytest.raises(CheckpointError, match="does not fit") as caught:
-        merge_adapter(base, tmp_path, tmp_path / "merged", layout="original")
+        merge_adapter(base, find_adapter(tmp_path), tmp_path / "merged", layout="original")
     assert "csm-tiny" in caught.value.remedy
 
 
@@ -209,13 +221,10 @@ def test_an_adapter_of_another_model_is_refused(
 def test_a_damaged_adapter_is_told(network: TrainableCSM, tmp_path: Path, damage: str) -> None:
     write_adapter(tmp_path, network, add_lora(network, TrainOptions()), base_model="x")
     (tmp_path / damage).write_bytes((tmp_path / damage).read_bytes()[:20])
-    with pytest.raises(CheckpointError, match="no usable adapter"):
-        read_adapter(tmp_path)
-
-
-def test_a_folder_without_an_adapter_is_told(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no usable adapter"):
-        read_adapter(tmp_path)
+    with pytest.raises(CheckpointError, match=r"cannot be read|truncated") as caught:
+        read_adapter(find_adapter(tmp_path), network.config)
+    assert str(tmp_path / damage) in caught.value.cause
+    assert "Copy the adapter again" in caught.value.remedy
 
 
 @pytest.mark.slow(reason="trains for hundreds of steps")
@@ -241,7 +250,7 @@ def test_lora_learns_two_clips_by_heart(base: ModelFiles, tokenizer: Tokenizer, 
     assert [event for event in events if isinstance(event, StepDone)][-1].accuracy == 1.0
     now = dict(network.named_parameters())
     assert all(torch.equal(now[name], tensor) for name, tensor in frozen.items())
-    merge_adapter(base, trainer.best_folder, tmp_path / "merged", layout="original")
+    merge_adapter(base, find_adapter(trainer.best_folder), tmp_path / "merged", layout="original")
     engine = load_engine(tmp_path / "merged")
     for item in two_clips():
         ended, codes = say_again(engine, tokenizer, item.turns[0])

@@ -3,6 +3,9 @@
 No headers, build system or installation step is involved: one C file, one call of the C compiler, some
 three seconds. Without a compiler there is no library, and PyTorch's kernels do the work.
 
+A library's name ends in its digest: a copy that broke off would else end the program in mid-frame, and what
+somebody else put there would be run. It is looked at before it is loaded, and compiled again if need be.
+
 CSM_NATIVE_FLAGS in the environment are the compiler's last flags, which make the library of another CPU
 (`-march=haswell`): for tests. Libraries of different flags have different names.
 """
@@ -16,11 +19,13 @@ import logging
 import os
 import platform
 import shutil
+import stat
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from csm_repl.paths import remove_leftovers, unfinished_path
 
 __all__ = ["Built", "build", "compilers", "library", "needs_compiling"]
 
@@ -54,8 +59,8 @@ def needs_compiling() -> bool:
     runtime = _openmp_runtime()
     if runtime is None or not compilers():
         return False
-    name = _library_name(SOURCE, runtime, _flags())
-    return not any((folder / name).is_file() for folder in _folders())
+    stem = _library_stem(SOURCE, runtime, _flags())
+    return not any(_kept(folder, stem) for folder in _folders())
 
 
 def build(source: Path, folders: Iterator[Path] | list[Path], *, flags: tuple[str, ...] = ()) -> Built:
@@ -69,18 +74,17 @@ def build(source: Path, folders: Iterator[Path] | list[Path], *, flags: tuple[st
     runtime = _openmp_runtime()
     if runtime is None:
         return Built(None, "No native kernels: PyTorch's OpenMP runtime was not found.")
-    name = _library_name(source, runtime, flags)
+    stem = _library_stem(source, runtime, flags)
     problem = "no folder can be written"
-    for path in [folder / name for folder in folders]:
+    for folder in folders:
         try:
-            if not path.is_file():
-                _compile(source, path, runtime, flags)
+            path = _kept(folder, stem) or _compile(source, folder, stem, runtime, flags)
             return Built(_declare(ctypes.CDLL(str(path))), "Native kernels, compiled for this CPU.")
         except _CompilerError as error:
             log.warning("%s", error)
             return Built(None, f"No native kernels: {error.summary}.")
         except OSError as error:
-            log.info("no library at %s: %s", path, error)
+            log.info("no library in %s: %s", folder, error)
             problem = str(error)
     return Built(None, f"No native kernels: {problem}.")
 
@@ -124,15 +128,50 @@ def _openmp_runtime() -> Path | None:
     return Path(loaded[0]) if loaded else None
 
 
-def _library_name(source: Path, runtime: Path, flags: tuple[str, ...]) -> str:
-    """Differs with whatever the results depend on; any compiler's will do."""
+def _library_stem(source: Path, runtime: Path, flags: tuple[str, ...]) -> str:
+    """The name without the digest; differs with whatever the results depend on; any compiler's will do."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     except OSError:
         cpu = platform.processor()
     facts = (source.read_text(), str(runtime), platform.machine(), cpu, flags)
-    return f"{source.stem}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.so"
+    return f"{source.stem}-{_digest(repr(facts).encode())}"
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _kept(folder: Path, stem: str) -> Path | None:
+    """The library in `folder` that is whole and ours; what is damaged is removed."""
+    found = None
+    for path in sorted(folder.glob(f"{stem}-*.so")):
+        try:
+            _check_owner(folder, folder.stat())
+            # Not through a link, and not from a pipe, which would be waited for.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with os.fdopen(descriptor, "rb") as file:
+                _check_owner(path, os.fstat(descriptor))
+                if path.stem == f"{stem}-{_digest(file.read())}":
+                    found = path
+                    continue
+            log.warning("compiled kernels %s are damaged, and are made again", path)
+            path.unlink()
+        except OSError as error:
+            log.warning("compiled kernels %s are not used: %s", path, error)
+    return found
+
+
+def _check_owner(path: Path, status: os.stat_result) -> None:
+    """PermissionError where somebody could have written it who cannot change the program anyway."""
+    trusted = {0, os.geteuid(), SOURCE.stat().st_uid}
+    # Everybody may write to a folder such as /tmp, but nobody may replace what is another's.
+    others = stat.S_IWOTH if not status.st_mode & stat.S_ISVTX else 0
+    if not stat.S_ISDIR(status.st_mode):
+        others |= stat.S_IWGRP
+    if status.st_uid not in trusted or status.st_mode & others:
+        raise PermissionError(f"{path} can be written by others")
 
 
 class _CompilerError(Exception):
@@ -143,20 +182,33 @@ class _CompilerError(Exception):
         self.summary = summary
 
 
-def _compile(source: Path, path: Path, runtime: Path, flags: tuple[str, ...]) -> None:
-    """Writes the library; OSError where it cannot be written."""
+def _compile(source: Path, folder: Path, stem: str, runtime: Path, flags: tuple[str, ...]) -> Path:
+    """Writes the library and returns its path; OSError where it cannot be written."""
     found = compilers()
     if not found:
         raise _CompilerError("there is no C compiler (gcc or clang)")
     compiler = found[0]
     native = "-mcpu=native" if platform.machine() in {"arm64", "aarch64"} else "-march=native"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        compiled, linked = Path(folder) / "transformer.o", Path(folder) / path.name
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_owner(folder, folder.stat())
+    remove_leftovers(folder)
+    work = unfinished_path(folder)
+    work.mkdir(mode=0o700)
+    try:
+        compiled, linked = work / "transformer.o", work / "transformer.so"
         _call([compiler, *_OPTIMISED, *_OPENMP, native, *flags, "-c", str(source), "-o", str(compiled)])
         # Against the very file that is loaded: `-fopenmp` here could bring a second runtime.
         _call([compiler, "-shared", str(compiled), str(runtime), "-lm", "-o", str(linked)])
+        linked.chmod(0o755)
+        with linked.open("rb") as file:
+            content = file.read()
+            # Before it gets its name: after a loss of power it would else be there without its content.
+            os.fsync(file.fileno())
+        path = folder / f"{stem}-{_digest(content)}.so"
         linked.replace(path)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return path
 
 
 def _call(command: list[str]) -> None:
@@ -177,6 +229,8 @@ def _declare(loaded: ctypes.CDLL) -> ctypes.CDLL:
         ("csm_multiply_bytes", number, [pointer, number, number]),
         ("csm_multiply", None, [pointer, pointer, number, pointer, pointer, number]),
     ):
-        function = getattr(loaded, name)
+        function = getattr(loaded, name, None)
+        if function is None:
+            raise _CompilerError(f"the compiled library lacks {name}")
         function.restype, function.argtypes = result, arguments
     return loaded
