@@ -139,6 +139,31 @@ def test_a_stopped_run_goes_on_to_the_same_end_as_one_that_was_not(
     assert figures[0] == figures[1]
 
 
+@pytest.mark.slow(reason="starts the program twice")
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_term_and_hup_save_the_state_as_ctrl_c_does(
+    name: str, code: int, clips: Path, micro_checkpoint: Path, tmp_path: Path
+) -> None:
+    words = command(clips, micro_checkpoint, "--max-steps", "60", "--log-every", "1")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "csm_repl", *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("step 3/"):
+            process.send_signal(getattr(signal, name))
+            break
+    rest = process.stderr.read()
+    assert process.wait(timeout=120) == code
+    assert "is saved. The same command goes on from there." in rest
+    stopped_at = steps_of(tmp_path / "out")[-1]
+    again = run(words, tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert f"step {stopped_at + 1}/60" in again.stderr
+    assert steps_of(tmp_path / "out") == list(range(1, 61))
+
+
 def test_a_dry_run_says_what_would_be_trained_on_and_makes_no_folder(
     clips: Path, micro_checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
