@@ -1,6 +1,7 @@
 """The folder of a run: which files it has, and whether it can go on.
 
 options.json            what the run was started with
+speakers.json           whose number is whose
 metrics.csv, train.log, dashboard.png, samples/
 state.pt                what the run goes on from
 best/                   the best weights so far: a model, or an adapter

@@ -25,6 +25,7 @@ from csm_repl.train.events import (
 __all__ = ["LogFile", "LogFormatter", "Pace", "duration", "speaker_lines"]
 
 _NOBODY = "(nobody named)"
+_MOST_NAME = 32
 
 
 @dataclass(frozen=True)
@@ -158,13 +159,18 @@ def speaker_lines(table: SpeakerTable, most: int | None = None) -> Iterator[str]
     if [name for name, _, _ in rows] == [""]:
         yield "Speakers: no folder or list names one, so all clips are speaker 0."
         return
-    shown = rows[:most]
+    shown = [(_short(name) or _NOBODY, number, n) for name, number, n in rows[:most]]
     yield "Speakers:"
-    width = max(len(name or _NOBODY) for name, _, _ in shown)
+    width = max(len(name) for name, _, _ in shown)
     for name, number, n in shown:
-        yield f"  {name or _NOBODY:{width}}  ->  speaker {number}  ({n:,} {'clip' if n == 1 else 'clips'})"
+        yield f"  {name:{width}}  ->  speaker {number}  ({n:,} {'clip' if n == 1 else 'clips'})"
     if len(rows) > len(shown):
         yield f"  and {len(rows) - len(shown):,} more; -v lists them all"
+
+
+def _short(name: str) -> str:
+    """Common Voice calls its speakers by 128 digits."""
+    return name if len(name) <= _MOST_NAME else f"{name[: _MOST_NAME - 1]}…"
 
 
 def duration(seconds: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from csm_repl.errors import UsageError
@@ -49,8 +49,19 @@ def read_manifest(source: str, *, offline: bool = False, token: str | None = Non
     )
 
 
-def read_manifests(sources: Sequence[str], *, offline: bool = False, token: str | None = None) -> Manifest:
+def read_manifests(
+    sources: Sequence[str],
+    *,
+    known: Mapping[str, int] | None = None,
+    offline: bool = False,
+    token: str | None = None,
+) -> Manifest:
     """Several sources as one, in their order, with a number for each speaker.
+
+    Args:
+        sources: as for `read_manifest`.
+        known: numbers that speakers have already.
+        offline, token: as for `read_manifest`.
 
     Raises:
         UsageError: one of them cannot be used, or there are more than 1,000 speakers.
@@ -62,5 +73,5 @@ def read_manifests(sources: Sequence[str], *, offline: bool = False, token: str 
         tuple(problem for manifest in read for problem in manifest.problems),
         tuple(note for manifest in read for note in manifest.notes),
         sum(manifest.n_more_problems for manifest in read),
-        number_speakers(turn.speaker for entry in entries for turn in entry.turns),
+        number_speakers((turn.speaker for entry in entries for turn in entry.turns), known or {}),
     )

@@ -8,17 +8,22 @@ wavs/a.wav, session1/a.wav, a.wav       nobody is named: 0
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from csm_repl.errors import UsageError
 from csm_repl.voices.names import parse_name
 
-__all__ = ["MAX_SPEAKER", "number_speakers", "speaker_of"]
+__all__ = ["MAX_SPEAKER", "SPEAKERS_FILE", "number_speakers", "read_speakers", "speaker_of"]
 
 MAX_SPEAKER = 999
 """The highest that the console can speak as."""
+SPEAKERS_FILE = "speakers.json"
+"""In a run's folder and in its results: an object from names to numbers."""
+
 
 _NUMBERED = re.compile(r"(?P<number>[0-9]{1,3})-[^0-9].*|(?:speaker|spk)[-_ ]?(?P<counted>[0-9]{1,3})", re.I)
 _BARE = re.compile(r"[0-9]{1,100}")
@@ -62,19 +67,27 @@ def speaker_of(folders: Sequence[str], filename: str) -> str:
     return "" if name is None else f"{name.speaker}-{name.name}" if name.name else str(name.speaker)
 
 
-def number_speakers(names: Iterable[str]) -> dict[str, int]:
+def number_speakers(names: Iterable[str], known: Mapping[str, int]) -> dict[str, int]:
     """A number from 0 to 999 for each name; the same names always get the same numbers.
 
-    A name that says a number has that one, and '' has 0. All others get the numbers that are free, in the
-    order of the names. Bare numbers are names too where one of them is above 999, as in LibriTTS.
+    Names in `known`, from an earlier run, keep theirs. A name that says a number has that one, and '' has 0
+    if that is nobody's. All others get the numbers that are free, in the order of the names. Bare numbers
+    are names too where one of them is above 999, as in LibriTTS.
 
     Raises:
         UsageError: there are more names than numbers.
     """
-    every = sorted(set(names), key=lambda name: (_sort_key(name), name))
-    bare = [name for name in every if _BARE.fullmatch(name) is not None]
-    bare_count = all(int(name) <= MAX_SPEAKER for name in bare)
-    numbers = {name: number for name in every if (number := _said(name, bare_count)) is not None}
+    wanted = set(names)
+    every = sorted(wanted | known.keys(), key=lambda name: (_sort_key(name), name))
+    bare_count = all(int(name) <= MAX_SPEAKER for name in every if _BARE.fullmatch(name) is not None)
+    known_folds = {_folded(name): number for name, number in known.items()}
+    numbers: dict[str, int] = {}
+    for name in every:
+        number = known_folds.get(_folded(name))
+        if number is None and (name or 0 not in known_folds.values()):
+            number = _said(name, bare_count)
+        if number is not None:
+            numbers[name] = number
     taken = set(numbers.values())
     free = (number for number in range(MAX_SPEAKER + 1) if number not in taken)
     by_fold: dict[str, int] = {}
@@ -91,7 +104,29 @@ def number_speakers(names: Iterable[str]) -> dict[str, int]:
                 )
             by_fold[fold] = number
         numbers[name] = by_fold[fold]
-    return {name: numbers[name] for name in every}
+    return {name: numbers[name] for name in every if name in wanted}
+
+
+def read_speakers(path: Path) -> dict[str, int]:
+    """What a run has noted in SPEAKERS_FILE; nothing where there is no such file.
+
+    Raises:
+        UsageError: it cannot be read, or holds something else.
+    """
+    try:
+        noted = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(noted, dict) or not all(type(n) is int for n in noted.values()):
+            raise ValueError
+        if not all(0 <= n <= MAX_SPEAKER for n in noted.values()):
+            raise ValueError
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(
+            f"{path}, which says whose number is whose, cannot be used.",
+            'It must be an object such as {"anna": 0}; remove it to number all speakers anew.',
+        ) from error
+    return noted
 
 
 def _said(name: str, bare_count: bool) -> int | None:

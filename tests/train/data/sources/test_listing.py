@@ -153,7 +153,7 @@ def test_no_line_whatsoever_is_more_than_a_problem(
     manifest = read_list(jsonl(folder / "data.jsonl", {"audio": "a.wav"}, *encoded))
     written = sum(bool(line.decode(errors="replace").removeprefix("\ufeff").strip()) for line in encoded)
     assert len(manifest.entries) + len(manifest.problems) == 1 + written
-    number_speakers(turn.speaker for entry in manifest.entries for turn in entry.turns)
+    number_speakers((turn.speaker for entry in manifest.entries for turn in entry.turns), {})
 
 
 # --- other forms than JSONL

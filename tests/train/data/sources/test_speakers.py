@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from csm_repl.errors import UsageError
-from csm_repl.train.data.sources.speakers import number_speakers, speaker_of
+from csm_repl.train.data.sources.speakers import number_speakers, read_speakers, speaker_of
 
 
 @pytest.mark.parametrize(
@@ -78,20 +79,54 @@ def test_the_datas_own_folder_counts_only_with_a_number() -> None:
 def test_names_say_their_number_or_get_a_free_one_in_their_order(
     names: list[str], numbers: list[int]
 ) -> None:
-    found = number_speakers(names)
+    found = number_speakers(names, {})
     assert [found[name] for name in names] == numbers
 
 
 def test_the_thousand_and_first_name_is_a_clear_error() -> None:
-    assert max(number_speakers([f"n{n}" for n in range(1_000)]).values()) == 999
+    assert max(number_speakers([f"n{n}" for n in range(1_000)], {}).values()) == 999
     with pytest.raises(UsageError, match=r"1,001 speakers, and there are numbers for 1,000"):
-        number_speakers([f"n{n}" for n in range(1_001)])
+        number_speakers([f"n{n}" for n in range(1_001)], {})
 
 
 @given(st.lists(st.text(max_size=6) | st.integers(0, 2_000).map(str), max_size=20), st.randoms())
 def test_the_same_names_in_any_order_have_the_same_numbers(names: list[str], chance: random.Random) -> None:
     mixed = list(names)
     chance.shuffle(mixed)
-    numbers = number_speakers(names)
-    assert number_speakers(mixed) == numbers
+    numbers = number_speakers(names, {})
+    assert number_speakers(mixed, {}) == numbers
     assert all(0 <= number <= 999 for number in numbers.values())
+
+
+@pytest.mark.parametrize(
+    ("names", "known", "numbers"),
+    [
+        (["anna", "abel"], {"anna": 0}, [0, 1]),
+        (["abel", "Anna"], {"anna": 0, "ben": 1}, [2, 0]),
+        (["84", "90"], {"84": 0, "1034": 1}, [0, 2]),
+        (["84"], {"84": 84}, [84]),
+        (["", "ben"], {"anna": 0}, [1, 2]),
+        (["", "ben"], {"": 0, "carl": 1}, [0, 2]),
+        (["5-eve", "anna"], {"anna": 3}, [5, 3]),
+    ],
+)
+def test_later_data_keep_the_numbers_that_are_known(
+    names: list[str], known: dict[str, int], numbers: list[int]
+) -> None:
+    found = number_speakers(names, known)
+    assert [found[name] for name in names] == numbers
+
+
+def test_what_a_run_noted_is_read(tmp_path: Path) -> None:
+    assert read_speakers(tmp_path / "speakers.json") == {}
+    (tmp_path / "speakers.json").write_text('{"anna": 0, "am\u00e9lie": 12}')
+    assert read_speakers(tmp_path / "speakers.json") == {"anna": 0, "am\u00e9lie": 12}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "3", '{"anna": "0"}', '{"anna": 1000}', '{"anna": true}', "[" * 9_999]
+)
+def test_other_notes_are_a_clear_error(text: str, tmp_path: Path) -> None:
+    (tmp_path / "speakers.json").write_text(text)
+    with pytest.raises(UsageError, match="remove it to number all speakers anew"):
+        read_speakers(tmp_path / "speakers.json")
