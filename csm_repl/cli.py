@@ -8,12 +8,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, TextIO
 
 from csm_repl import __version__
 from csm_repl.errors import CsmReplError, ExitCode, UsageError
-from csm_repl.settings import Settings, load_settings, specs
+from csm_repl.settings import ArgumentParser, Settings, did_you_mean, load_settings, specs
+from csm_repl.settings.completion import SHELLS, completion_script
 from csm_repl.terminal import (
+    defused,
     end_signal,
     end_signals_as_interrupts,
     held_interrupts,
@@ -23,12 +25,12 @@ from csm_repl.terminal import (
 
 __all__ = ["main"]
 
-_COMMANDS = ("doctor", "voices")
+_COMMANDS = {"doctor": "checks the installation", "voices": "lists and checks the reference clips"}
 _DESCRIPTION = """\
 Speaks lines for one or more speakers with Sesame's CSM-1B, in the voices of the clips in a folder.
 
   csm-repl                     the console
-  csm-repl SCRIPT.txt          speaks a script; - is stdin, and so is a pipe
+  csm-repl SCRIPT.txt ...      speaks scripts, one after the other; - is stdin, and so is a pipe
   csm-repl doctor              checks the installation
   csm-repl voices              lists and checks the reference clips
   csm-repl train DATA          trains CSM on your clips; see csm-repl train --help
@@ -42,11 +44,6 @@ Every option can also be set as an environment variable CSM_REPL_NAME or in a .e
 .env.example. Exit codes: 0 all good, 1 some lines failed, 2 usage, 3 model not available,
 4 device or out of memory, 130 interrupted, 143 and 129 ended by TERM and HUP.
 """
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message[:1].upper()}{message[1:]}.", f"'{self.prog} --help' lists the options.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,26 +93,28 @@ def _main(words: list[str]) -> ExitCode:
             from csm_repl.train.command import run_merge, run_train
 
         return run_train(words[1:]) if words[0] == "train" else run_merge(words[1:])
-    mode, values = _parse(words)
+    names, values = _parse(words)
+    if (shell := values.pop("print_completion")) is not None:
+        print(_completion(shell))
+        return ExitCode.OK
     settings = load_settings(values)
+    command = names[0] if names and names[0] in _COMMANDS else None
+    if command is not None and len(names) > 1:
+        raise UsageError(f"{command} takes no script.", f"Leave out {' '.join(names[1:])}.")
     from csm_repl.logs import start_logging
 
     start_logging(verbose=settings.verbose)
-    if mode == "doctor":
-        with held_interrupts():
-            from csm_repl.front.doctor import run_doctor
+    if command is None:
+        return _speak(settings, names)
+    _tell(settings)
+    with held_interrupts():
+        from csm_repl.front.doctor import run_doctor, run_voices
 
-        return run_doctor(settings)
-    if mode == "voices":
-        with held_interrupts():
-            from csm_repl.front.doctor import run_voices
-
-        return run_voices(settings)
-    return _speak(settings, mode)
+    return run_doctor(settings) if command == "doctor" else run_voices(settings)
 
 
-def _speak(settings: Settings, script: str | None) -> ExitCode:
-    if script is None and _is_terminal():
+def _speak(settings: Settings, scripts: list[str]) -> ExitCode:
+    if not scripts and _is_terminal():
         if settings.out_file == "-":
             raise UsageError(
                 "-o - would write sound to the terminal.", "Pipe it to a program, or name a file."
@@ -126,15 +125,31 @@ def _speak(settings: Settings, script: str | None) -> ExitCode:
                 f"(from {settings.origin('batch')}).",
                 "Name a script, or pipe lines in.",
             )
+        _tell(settings)
         from csm_repl.front.console import run_console
 
         return run_console(settings)
     if settings.out_file == "-" and _isatty(sys.stdout):
         raise UsageError("-o - would write sound to the terminal.", "Pipe it to a program, or name a file.")
+    scripts = scripts or ["-"]
+    _check_scripts(scripts)
+    _tell(settings)
     with held_interrupts():
-        from csm_repl.front.pipe import run_pipe
+        from csm_repl.front.pipe.run import run_pipe
 
-    return run_pipe(settings, None if script in (None, "-") else Path(str(script)))
+    return run_pipe(settings, scripts)
+
+
+def _check_scripts(scripts: list[str]) -> None:
+    from csm_repl.front.pipe.scripts import check_scripts
+
+    try:
+        check_scripts(scripts)
+    except UsageError as error:
+        meant = did_you_mean(scripts[0], (*_COMMANDS, "train", "merge"))
+        if len(scripts) == 1 and meant and not Path(scripts[0]).exists():
+            raise UsageError(error.cause, f"Did you mean the command {meant}? {error.remedy}") from error
+        raise
 
 
 def _is_terminal() -> bool:
@@ -146,17 +161,20 @@ def _isatty(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()
 
 
-def _parse(words: list[str]) -> tuple[str | None, dict[str, Any]]:
-    parser = _Parser(
+def _parse(words: list[str]) -> tuple[list[str], dict[str, Any]]:
+    values = vars(_parser().parse(words))
+    return values.pop("script"), values
+
+
+def _parser(*, scripts: bool = True) -> ArgumentParser:
+    parser = ArgumentParser(
         prog="csm-repl",
-        usage="csm-repl [options] [SCRIPT.txt | - | doctor | voices | train ... | merge ...]",
+        usage="csm-repl [options] [SCRIPT.txt ... | - | doctor | voices | train ... | merge ...]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        add_help=False,
     )
-    parser.add_argument("script", nargs="?", metavar="SCRIPT.txt", help=argparse.SUPPRESS)
+    if scripts:
+        parser.add_argument("script", nargs="*", metavar="SCRIPT.txt", help=argparse.SUPPRESS)
     groups: dict[str, Any] = {}
     for setting in specs():
         if not setting.flags:
@@ -175,15 +193,39 @@ def _parse(words: list[str]) -> tuple[str | None, dict[str, Any]]:
     other = parser.add_argument_group("other")
     other.add_argument("-h", "--help", action="help", help="show this help")
     other.add_argument(
+        "--print-completion",
+        choices=SHELLS,
+        metavar="SHELL",
+        help=f"print what makes a shell complete options: {', '.join(SHELLS)}",
+    )
+    other.add_argument(
         "--version", action="version", version=f"csm-repl {__version__}", help="show the version"
     )
-    values = vars(parser.parse_args(words))
-    return values.pop("script"), values
+    return parser
+
+
+def _completion(shell: str) -> str:
+    from csm_repl.train.flags import merge_parser, train_parser
+
+    plain = {
+        name: ArgumentParser(prog=f"csm-repl {name}", usage="", description=text, epilog=None)
+        for name, text in _COMMANDS.items()
+    }
+    return completion_script(
+        shell, _parser(scripts=False), {**plain, "train": train_parser(), "merge": merge_parser()}
+    )
+
+
+def _tell(settings: Settings) -> None:
+    """Says what there is to say about where settings come from."""
+    if not settings.quiet:
+        for text in settings.notices:
+            _complain(text)
 
 
 def _complain(text: str) -> None:
     with contextlib.suppress(OSError):
-        print(f"csm-repl: {text}", file=sys.stderr, flush=True)
+        print(defused(f"csm-repl: {text}"), file=sys.stderr, flush=True)
 
 
 def _log_failure() -> None:

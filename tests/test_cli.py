@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from csm_repl import __version__
 from csm_repl.cli import main
 from csm_repl.settings import specs
+from tests.support.paths import ROOT
 
 
 def _modules_after(*arguments: str) -> set[str]:
@@ -205,3 +207,97 @@ def test_a_damaged_model_is_one_paragraph_and_exit_code_3(
     assert main(["--model", str(folder), "-"]) == 3
     [error] = [line for line in capfd.readouterr().err.splitlines() if line.startswith("csm-repl: ")]
     assert words in error
+
+
+WRONG = [
+    (["--tmperature", "1", "talk.txt"], "Did you mean --temperature?"),
+    (["--colour=never"], "Did you mean --color?"),
+    (["--xyzzy"], "--help' lists the options"),
+    (["voicse"], "Did you mean the command voices?"),
+    (["--top-k", "many", "talk.txt"], "top-k must be a whole number"),
+    (["nowhere.txt"], "The script nowhere.txt cannot be read: No such file or directory."),
+    (["talk.txt", "nowhere.txt"], "The script nowhere.txt cannot be read"),
+    (["."], "The script . cannot be read: Is a directory."),
+    (["-", "-"], "stdin can be read only once"),
+    (["doctor", "talk.txt"], "doctor takes no script"),
+    (["--raw", "talk.txt"], "--raw works only with -o"),
+    (["--batch", "2", "talk.txt"], "Add --independent"),
+    (["train"], "arguments are required: DATA"),
+    (["train", "clips", "--lerning-rate", "1"], "There is no option --lerning-rate."),
+    (["merge", "folder", "-o", "out", "--layuot", "original"], "Did you mean --layout?"),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_a_usage_error_says_what_was_meant_before_torch_is_loaded(
+    words: list[str], told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "talk.txt").write_text("Hello.\n")
+    code = (
+        "import sys\n"
+        "from csm_repl.cli import main\n"
+        "code = main(sys.argv[1:])\n"
+        "heavy = {'torch', 'numpy', 'rich', 'huggingface_hub', 'transformers'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "sys.exit(code)\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        env=environ,
+    )
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert told in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_names_on_the_command_line_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (
+        ["\x1b]0;title\x07.txt"],
+        ["--\x1b[2J"],
+        ["--top-k", "\x1b[31m\x9b2J", "-"],
+        ["train", "a", "--\x1b[2J"],
+    ):
+        assert main(words) == 2
+        told = capsys.readouterr().err
+        assert "\x1b" not in told
+        assert "\x9b" not in told
+        assert "x1b" in told
+
+
+def test_bash_completes_commands_options_and_their_values(tmp_path: Path) -> None:
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("there is no bash")
+    script = tmp_path / "completion.bash"
+    with script.open("w") as file, contextlib.redirect_stdout(file):
+        assert main(["--print-completion", "bash"]) == 0
+    asked = tmp_path / "asked.bash"
+    asked.write_text(
+        f"source {script}\n"
+        "ask() {\n"
+        '  COMP_WORDS=(csm-repl "$@") COMP_CWORD=$# COMPREPLY=()\n'
+        "  _shtab_csm_repl csm-repl \"${@: -1}\" ''\n"
+        '  echo "${COMPREPLY[*]}"\n'
+        "}\n"
+        "ask --temp; ask --quantize i; ask tr; ask train --lora-r; ask merge --lay; ask --normalize ''\n"
+    )
+    done = subprocess.run([bash, str(asked)], capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "--temperature", "int8 int4", "train", "--lora-rank", "--layout", "safe off",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish", "tcsh", "powershell"])
+def test_other_shells_get_their_completion_too(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--print-completion", shell]) == 0
+    told = capsys.readouterr().out
+    assert "temperature" in told
+    assert "voices" in told

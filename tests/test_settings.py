@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,61 @@ def test_lines_that_hear_each_other_are_not_spoken_side_by_side(tmp_path: Path) 
     assert "$CSM_REPL_BATCH" in str(caught.value)
     assert _load(tmp_path, batch="4", independent=True).batch == 4
     assert not _load(tmp_path, batch="1").independent
+
+
+# .env and the environment
+
+
+def test_nothing_in_a_dotenv_is_expanded(tmp_path: Path) -> None:
+    dotenv = "HF_TOKEN=hf_secret\nCSM_REPL_MODEL=${HF_TOKEN}/$HF_TOKEN\nCSM_REPL_OUTPUT='a $HOME b'\n"
+    settings = _load(tmp_path, {"HF_TOKEN": "other"}, dotenv)
+    assert settings.model == "${HF_TOKEN}/$HF_TOKEN"
+    assert settings.output == Path("a $HOME b")
+    with pytest.raises(UsageError) as caught:
+        _load(tmp_path, {}, "HF_TOKEN=hf_secret\nCSM_REPL_TOP_K=${HF_TOKEN}\n")
+    assert "hf_secret" not in str(caught.value)
+
+
+def test_what_a_dotenv_changes_is_said_without_its_values(tmp_path: Path) -> None:
+    settings = _load(
+        tmp_path, {"CSM_REPL_SEED": "3"}, "HF_TOKEN=hf_x\nCSM_REPL_SEED=1\nCSM_REPL_TOP_K=5\nOTHER=1\n"
+    )
+    assert settings.notices == ("The .env file of this folder sets top-k and hf-token.",)
+    assert _load(tmp_path, {"CSM_REPL_SEED": "3"}).notices == ()
+
+
+@pytest.mark.parametrize(
+    ("env", "dotenv", "told"),
+    [
+        (
+            {"CSM_REPL_TEMPRATURE": "1"},
+            "",
+            "the environment, sets nothing. Did you mean CSM_REPL_TEMPERATURE?",
+        ),
+        ({}, "CSM_REPL_TOPK=1", "the .env file, sets nothing. Did you mean CSM_REPL_TOP_K?"),
+        ({"csm_repl_top_k": "1"}, "", "Did you mean CSM_REPL_TOP_K?"),
+        ({"CSM_REPL_FORCE": "1"}, "", "Use --force."),
+        ({"CSM_REPL_Q": "1"}, "", "--help' lists the settings."),
+        ({}, "what is this\nCSM_REPL_SEED=1\n", "Line 1 of the .env file: no NAME=value; left out."),
+    ],
+)
+def test_names_and_lines_that_set_nothing_are_told(
+    tmp_path: Path, env: dict[str, str], dotenv: str, told: str
+) -> None:
+    assert told in " ".join(_load(tmp_path, env, dotenv).notices)
+
+
+def test_odd_dotenvs_are_survived_or_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.mkdir()
+    assert load_settings({}, environ={}, dotenv=path).origin("seed") == "default"
+    path.rmdir()
+    os.mkfifo(path)
+    assert load_settings({}, environ={}, dotenv=path).origin("seed") == "default"
+    path.unlink()
+    path.write_bytes("CSM_REPL_SEED=4\n".encode("utf-16"))
+    assert load_settings({}, environ={}, dotenv=path).seed == 4
+    for content in (b"CSM_REPL_SEED=\xff\xfe\n", b"#" * (2**20 + 1)):
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match=r"\.env is"):
+            load_settings({}, environ={}, dotenv=path)

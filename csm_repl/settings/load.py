@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from csm_repl.errors import UsageError
+from csm_repl.settings.dotenv import notices, read_dotenv
 from csm_repl.settings.registry import Origin, Settings, SettingSpec, specs
 
 __all__ = ["load_settings", "parse_value"]
@@ -41,7 +43,7 @@ def load_settings(
         UsageError: a value that does not parse, or a `.env` that cannot be read.
     """
     environ = os.environ if environ is None else environ
-    from_file = _read_dotenv(dotenv)
+    from_file, broken = read_dotenv(dotenv)
     values: dict[str, Any] = {}
     origins: dict[str, Origin] = {}
     for setting in specs():
@@ -66,6 +68,7 @@ def load_settings(
         values[setting.name] = parse_value(setting, text, origin)
         origins[setting.name] = origin
     settings = Settings(**values, origins=origins)
+    settings = replace(settings, notices=tuple(notices(settings, environ, from_file, broken)))
     if settings.raw and settings.out_file is None:
         raise UsageError("--raw works only with -o.", "Add -o FILE, or -o - for stdout.")
     if settings.batch > 1 and not settings.independent:
@@ -77,16 +80,3 @@ def load_settings(
     if settings.quiet and settings.verbose:
         raise UsageError("-q and -v exclude each other.", "Give one of them.")
     return settings
-
-
-def _read_dotenv(path: Path | None) -> Mapping[str, str]:
-    if path is None or not path.is_file():
-        return {}
-    from dotenv import dotenv_values
-
-    try:
-        return {name: value for name, value in dotenv_values(path).items() if value is not None}
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"{path} cannot be read: {error}.", "Make it a readable UTF-8 file with NAME=value lines."
-        ) from error

@@ -48,6 +48,11 @@ class SettingSpec:
         return self.parse is values.boolean
 
     @property
+    def choices(self) -> tuple[str, ...]:
+        """The words that it takes; empty where it takes other values."""
+        return self.parse.words if isinstance(self.parse, values.Choice) else ()
+
+    @property
     def has_both_ways(self) -> bool:
         """Whether it is a switch with a `--no-` form."""
         return any(flag.startswith("--no-") for flag in self.flags)
@@ -100,14 +105,14 @@ class Settings:
     device: str = _setting("auto", values.device, values.DEVICE_HELP, metavar="DEVICE", group="model")
     dtype: str = _setting(
         "auto",
-        values.choice("auto", "bfloat16", "float16", "float32"),
+        values.Choice("auto", "bfloat16", "float16", "float32"),
         "auto, bfloat16, float16 or float32",
         metavar="DTYPE",
         group="model",
     )
     quantize: str = _setting(
         "none",
-        values.choice("none", "int8", "fp8", "int4", "auto"),
+        values.Choice("none", "int8", "fp8", "int4", "auto"),
         "quantised weights: none, int8, int4, fp8 on a newer GPU, or auto (int8 on a CPU, else none)",
         metavar="MODE",
         group="model",
@@ -164,7 +169,7 @@ class Settings:
     )
     offsets: str = _setting(
         "on",
-        values.choice("on", "off"),
+        values.Choice("on", "off"),
         "whether a number at the end of a turn says who speaks it; off speaks every number",
         live=True,
         metavar="on|off",
@@ -172,7 +177,7 @@ class Settings:
     )
     normalize: str = _setting(
         "safe",
-        values.choice("safe", "off"),
+        values.Choice("safe", "off"),
         "write numbers, dates, abbreviations and signs out in words before they are spoken: safe or off",
         live=True,
         metavar="HOW",
@@ -275,14 +280,14 @@ class Settings:
     debug: bool = _setting(False, values.boolean, "show tracebacks", group="interface")
     color: str = _setting(
         "auto",
-        values.choice("auto", "always", "never"),
+        values.Choice("auto", "always", "never"),
         "auto, always or never",
         metavar="WHEN",
         group="interface",
     )
     editing_mode: str = _setting(
         "emacs",
-        values.choice("emacs", "vi"),
+        values.Choice("emacs", "vi"),
         "key bindings of the prompt: emacs or vi",
         live=True,
         metavar="MODE",
@@ -303,6 +308,9 @@ class Settings:
         group="model",
     )
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
+
+    notices: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    """What to tell the user about them, once."""
 
     def origin(self, name: str) -> Origin:
         return self.origins.get(name, "default")

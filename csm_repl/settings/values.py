@@ -8,8 +8,8 @@ from pathlib import Path
 
 __all__ = [
     "DEVICE_HELP",
+    "Choice",
     "boolean",
-    "choice",
     "context",
     "device",
     "integer",
@@ -104,14 +104,17 @@ def max_seconds(value: str) -> float | None:
     return number(0.08, 3600.0, " seconds, or auto, or off")(value)
 
 
-def choice(*words: str) -> Callable[[str], str]:
-    def parse(value: str) -> str:
-        word = value.strip().lower()
-        if word not in words:
-            raise ValueError(f"must be one of {', '.join(words)}")
-        return word
+class Choice:
+    """One of some words, in any case."""
 
-    return parse
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def __call__(self, value: str) -> str:
+        word = value.strip().lower()
+        if word not in self.words:
+            raise ValueError(f"must be one of {', '.join(self.words)}")
+        return word
 
 
 def device(value: str) -> str:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from csm_repl.errors import ExitCode, UsageError
 from csm_repl.logs import start_logging
+from csm_repl.settings import Settings
 from csm_repl.terminal import held_interrupts
 from csm_repl.train.flags import parse_merge, parse_train
+
+if TYPE_CHECKING:
+    from csm_repl.train.report.display import Display
 
 __all__ = ["run_merge", "run_train"]
 
@@ -27,6 +32,7 @@ def run_train(words: Sequence[str]) -> ExitCode:
 
     display = open_display(job.settings, job.options.log_every)
     try:
+        _tell(job.settings, display)
         display.say("Loading.")
         _quieten()
         with held_interrupts():
@@ -49,6 +55,7 @@ def run_merge(words: Sequence[str]) -> ExitCode:
     from csm_repl.train.report.display import open_display
 
     display = open_display(job.settings, 1)
+    _tell(job.settings, display)
     _quieten()
     with held_interrupts():
         from csm_repl.train.merge_job import run_merge_job
@@ -63,6 +70,11 @@ def _check_extra(*names: str, install: str = "'csm-repl[train]'") -> None:
             f"This needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed.",
             f"Install what is missing with: pip install {install}",
         )
+
+
+def _tell(settings: Settings, display: Display) -> None:
+    for text in settings.notices:
+        display.say(text)
 
 
 def _quieten() -> None:

@@ -11,14 +11,24 @@ import typing
 from collections.abc import Iterable, Sequence
 from dataclasses import Field, dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, TypeVar
 
 from csm_repl.errors import UsageError
-from csm_repl.settings import Settings, load_settings, spec
+from csm_repl.settings import ArgumentParser, Settings, load_settings, spec
 from csm_repl.train.options import DataOptions, TrainOptions
 from csm_repl.train.values import value_reader
 
-__all__ = ["MergeJob", "TrainJob", "flag_of", "option_fields", "parse_merge", "parse_train", "shown_value"]
+__all__ = [
+    "MergeJob",
+    "TrainJob",
+    "flag_of",
+    "merge_parser",
+    "option_fields",
+    "parse_merge",
+    "parse_train",
+    "shown_value",
+    "train_parser",
+]
 
 _TRAIN_SETTINGS = ("model", "revision", "offline", "device", "whisper_model")
 _MERGE_SETTINGS = ("model", "revision", "offline")
@@ -71,13 +81,8 @@ class MergeJob:
     dtype: str
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message[:1].upper()}{message[1:]}.", f"'{self.prog} --help' lists the options.")
-
-
-def parse_train(words: Sequence[str]) -> TrainJob:
-    """UsageError for anything that cannot be meant; `--help` prints and leaves."""
+def train_parser() -> ArgumentParser:
+    """Of `csm-repl train`."""
     parser = _parser("train", "DATA [DATA ...] [options]", _DESCRIPTION, _EPILOG)
     parser.add_argument("data", nargs="+", metavar="DATA", help=argparse.SUPPRESS)
     mode = parser.add_argument_group("what is trained")
@@ -105,7 +110,12 @@ def parse_train(words: Sequence[str]) -> TrainJob:
     )
     _add_settings(parser, "model", _TRAIN_SETTINGS)
     _add_settings(parser, "interface", _INTERFACE_SETTINGS)
-    values = vars(parser.parse_args(words))
+    return parser
+
+
+def parse_train(words: Sequence[str]) -> TrainJob:
+    """UsageError for anything that cannot be meant; `--help` prints and leaves."""
+    values = vars(train_parser().parse(words))
     settings = _settings(values)
     if values["from_scratch"] and values["setting_model"]:
         raise UsageError(
@@ -124,8 +134,8 @@ def parse_train(words: Sequence[str]) -> TrainJob:
     )
 
 
-def parse_merge(words: Sequence[str]) -> MergeJob:
-    """UsageError for anything that cannot be meant; `--help` prints and leaves."""
+def merge_parser() -> ArgumentParser:
+    """Of `csm-repl merge`."""
     parser = _parser("merge", "ADAPTER --model BASE -o DIR [options]", _MERGE_DESCRIPTION, None)
     parser.add_argument("adapter", metavar="ADAPTER", help=argparse.SUPPRESS)
     group = parser.add_argument_group("merge")
@@ -144,7 +154,12 @@ def parse_merge(words: Sequence[str]) -> MergeJob:
     )
     _add_settings(parser, "model", _MERGE_SETTINGS)
     _add_settings(parser, "interface", _INTERFACE_SETTINGS)
-    values = vars(parser.parse_args(words))
+    return parser
+
+
+def parse_merge(words: Sequence[str]) -> MergeJob:
+    """UsageError for anything that cannot be meant; `--help` prints and leaves."""
+    values = vars(merge_parser().parse(words))
     return MergeJob(
         adapter=Path(values["adapter"]).expanduser(),
         settings=_settings(values),
@@ -247,15 +262,15 @@ def _parsed(item: Field[Any], hint: Any, text: str) -> Any:
         ) from error
 
 
-def _parser(command: str, usage: str, description: str, epilog: str | None) -> argparse.ArgumentParser:
-    return _Parser(
+def _parser(command: str, usage: str, description: str, epilog: str | None) -> ArgumentParser:
+    parser = ArgumentParser(
         prog=f"csm-repl {command}",
         usage=f"csm-repl {command} {usage}",
         description=description,
         epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
+    parser.add_argument("-h", "--help", action="help", help="show this help")
+    return parser
 
 
 def _folder(text: str | None) -> Path | None:

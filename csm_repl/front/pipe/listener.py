@@ -11,6 +11,7 @@ from csm_repl.errors import CsmReplError
 from csm_repl.events import Audio, Event, LineDone, Notice, PlayFile, Quit
 from csm_repl.front.jobs import unexpected
 from csm_repl.front.joined import JoinedSound
+from csm_repl.front.pipe.scripts import place_of
 from csm_repl.front.printers import PlainPrinter, ScriptProgress
 
 __all__ = ["Listener"]
@@ -39,10 +40,20 @@ class Listener:
         self._joined = JoinedSound(sink, self._fail_joined, printer.say)
         self._player = player
         self._progress = progress
+        self._label: str | None = None
         self.quit = False
         """Whether `$EXIT$` was heard."""
         self.failed = False
         """Whether a line failed."""
+
+    def begin_script(self, label: str | None) -> None:
+        """The lines that follow are those of another script.
+
+        Args:
+            label: what to call it; None: there is only one.
+        """
+        self._label = label
+        self._printer.script = label
 
     def handle(self, event: Event, line: int) -> None:
         """Takes an event of input line `line`."""
@@ -59,7 +70,7 @@ class Listener:
                 self._player.end()
             self._printer.handle(event, line)
         if self._progress is not None:
-            self._progress.hear(event, line)
+            self._progress.hear(event, place_of(self._label, line))
 
     def fail(self, error: Exception, line: int) -> None:
         """Reports an error of input line `line`; the next lines can still be spoken.
@@ -77,7 +88,7 @@ class Listener:
             error = unexpected(error)
         self._printer.error(error, line)
         if self._progress is not None:
-            self._progress.fail(error.cause, line)
+            self._progress.fail(error.cause, place_of(self._label, line))
 
     def _fail_joined(self, error: CsmReplError) -> None:
         self.failed = True

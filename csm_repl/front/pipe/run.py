@@ -7,9 +7,7 @@ import functools
 import io
 import os
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import cast
+from collections.abc import Sequence
 
 from csm_repl.audio import SAMPLE_RATE, AudioSink, open_sink
 from csm_repl.audio.player import Player, open_player
@@ -18,8 +16,9 @@ from csm_repl.errors import ExitCode, LineError, OutputError, UsageError
 from csm_repl.events import ScriptLine, Stopped
 from csm_repl.front.jobs import Interrupts, run_job
 from csm_repl.front.pipe.expected import expected_lines
-from csm_repl.front.pipe.lines import LineFeed, first_unreadable, read_lines
+from csm_repl.front.pipe.lines import LineFeed, read_lines
 from csm_repl.front.pipe.listener import Listener
+from csm_repl.front.pipe.scripts import STDIN, check_scripts, open_script, script_labels
 from csm_repl.front.pipe.side_by_side import SideBySide
 from csm_repl.front.printers import JsonPrinter, PlainPrinter, ScriptProgress, StatusLine
 from csm_repl.settings import Settings
@@ -29,8 +28,8 @@ from csm_repl.studio.commands import run_line
 __all__ = ["run_pipe"]
 
 
-def run_pipe(settings: Settings, source: Path | None) -> ExitCode:
-    """Speaks the lines of `source`, or of stdin.
+def run_pipe(settings: Settings, scripts: Sequence[str]) -> ExitCode:
+    """Speaks the lines of scripts, at least one, as one conversation; `-` is stdin.
 
     Raises:
         CsmReplError: nothing can be spoken: usage, model or device.
@@ -54,57 +53,20 @@ def run_pipe(settings: Settings, source: Path | None) -> ExitCode:
             stack.callback(status.clear)
         try:
             # A script that is not there and an output that cannot be written are said before the model loads.
-            lines = stack.enter_context(_open_lines(source))
+            check_scripts(scripts)
             sink = _open_sink(settings, stack)
             studio = open_studio(settings, say=printer.say)
             progress = None
             if watched:
-                expected = expected_lines(source, offsets=settings.offsets == "on") if source else None
+                expected = expected_lines(scripts, offsets=settings.offsets == "on")
                 progress = ScriptProgress(expected, status, printer.say)
             listener = Listener(printer, sink, _player(settings, studio, printer), progress)
-            return _run(studio, lines, listener, source)
+            return _run(studio, scripts, listener)
         except KeyboardInterrupt:
             printer.handle(Stopped("Stopped."), 0)
             return ExitCode.INTERRUPTED
         except BrokenPipeError:
             return _reader_left(printer)
-
-
-@contextlib.contextmanager
-def _open_lines(source: Path | None) -> Iterator[io.BufferedReader]:
-    if source is None:
-        # The parent may have closed it.
-        stdin = cast("io.BufferedReader", sys.stdin.buffer if sys.stdin else io.BufferedReader(io.BytesIO()))
-        # Where a shell's < began; a pipe has no place, and is not looked at.
-        with contextlib.suppress(OSError, ValueError):
-            descriptor = stdin.fileno()
-            _refuse_unreadable(descriptor, os.lseek(descriptor, 0, os.SEEK_CUR), "stdin")
-        yield stdin
-        return
-    try:
-        file = source.open("rb")
-    except OSError as error:
-        raise UsageError(
-            f"The script {source} cannot be read: {error.strerror}.", "Give a text file, or - for stdin."
-        ) from error
-    with file:
-        try:
-            file.peek(1)
-        except OSError as error:
-            raise UsageError(
-                f"The script {source} cannot be read: {error.strerror}.", "Give a text file, or - for stdin."
-            ) from error
-        _refuse_unreadable(file.fileno(), 0, str(source))
-        yield file
-
-
-def _refuse_unreadable(descriptor: int, start: int, name: str) -> None:
-    """A script that is not text is refused as a whole, before the model is loaded."""
-    found = first_unreadable(descriptor, start)
-    if found is not None:
-        number, error = found
-        assert isinstance(error, LineError)
-        raise UsageError(f"The script {name} is not spoken: line {number}: {error.cause}", error.remedy)
 
 
 def _open_sink(settings: Settings, stack: contextlib.ExitStack) -> AudioSink | None:
@@ -134,20 +96,28 @@ def _reader_left(printer: PlainPrinter) -> ExitCode:
     return ExitCode.SOME_LINES_FAILED
 
 
-def _run(studio: Studio, file: io.BufferedReader, listener: Listener, source: Path | None) -> ExitCode:
-    script = "-" if source is None else str(source)
+def _run(studio: Studio, scripts: Sequence[str], listener: Listener) -> ExitCode:
     # Voices that cannot be used are said once, before the first line.
     interrupted = run_job(studio.refresh_voices(), lambda event: listener.handle(event, 0))
-    if interrupted:
-        pass
-    elif studio.engine.n_slots > 1:
-        interrupted = SideBySide(studio, LineFeed(file, buffered=source is not None), listener, script).run()
-    else:
-        interrupted = _run_one_by_one(studio, file, listener, script)
+    for label, script in zip(script_labels(scripts), scripts, strict=True):
+        if interrupted or listener.quit:
+            break
+        listener.begin_script(label)
+        try:
+            with open_script(script) as file:
+                interrupted = _run_script(studio, file, listener, script)
+        except UsageError as error:  # it has gone since it was looked at
+            listener.fail(error, 0)
     listener.finish(studio.finish(), interrupted=interrupted)
     if interrupted:
         return ExitCode.INTERRUPTED
     return ExitCode.SOME_LINES_FAILED if listener.failed else ExitCode.OK
+
+
+def _run_script(studio: Studio, file: io.BufferedReader, listener: Listener, script: str) -> bool:
+    if studio.engine.n_slots > 1:
+        return SideBySide(studio, LineFeed(file, buffered=script != STDIN), listener, script).run()
+    return _run_one_by_one(studio, file, listener, script)
 
 
 def _run_one_by_one(studio: Studio, file: io.BufferedReader, listener: Listener, script: str) -> bool:

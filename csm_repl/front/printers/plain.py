@@ -47,6 +47,8 @@ class PlainPrinter:
         self._verbose = verbose
         self._color = color
         self._status = status
+        self.script: str | None = None
+        """What to call the script that is being read, where there are several."""
 
     def say(self, text: str) -> None:
         if not self._quiet:
@@ -76,7 +78,7 @@ class PlainPrinter:
             self._write(f"{name}: {self._styled(report_line(event), style)}")
 
     def error(self, error: CsmReplError, line: int | None = None) -> None:
-        where = f"input line {line}: " if line is not None else ""
+        where = "" if line is None else f"{self.script}:{line}: " if self.script else f"input line {line}: "
         self._note(f"csm-repl: {where}{error}", "red")
 
     def track(self, file: str) -> None:
@@ -175,4 +177,6 @@ class JsonPrinter(PlainPrinter):
         self._object({"type": table.kind, "line": line, "rows": list(table.records)})
 
     def _object(self, value: dict[str, Any]) -> None:
+        if self.script is not None and "line" in value:
+            value = {"type": value["type"], "script": self.script, **value}
         self._print(json.dumps(value, ensure_ascii=False))

@@ -50,8 +50,8 @@ class ScriptProgress:
     """Counts lines as they are spoken and fail.
 
     Args:
-        expected: input line -> about how many seconds it will be, for each that will be spoken; None: nobody
-            knows what is still to come.
+        expected: input line, or `talk.txt:3`, -> about how many seconds it will be, for each that will be
+            spoken; None: nobody knows what is still to come.
         status: where the moving line goes, if `expected` is known; None: nowhere.
         say: receives the summary, sentence by sentence.
         clock: seconds.
@@ -59,7 +59,7 @@ class ScriptProgress:
 
     def __init__(
         self,
-        expected: Mapping[int, float] | None,
+        expected: Mapping[int | str, float] | None,
         status: StatusLine | None,
         say: Callable[[str], None],
         clock: Callable[[], float] = working_seconds,
@@ -70,13 +70,13 @@ class ScriptProgress:
         self._clock = clock
         self._began = clock()
         self._drawn = float("-inf")
-        self._spoken: set[int] = set()
-        self._failed: dict[int, str] = {}
+        self._spoken: set[int | str] = set()
+        self._failed: dict[int | str, str] = {}
         self._audio_s = 0.0
-        self._current = (0, 0.0)
+        self._current: tuple[int | str, float] = (0, 0.0)
         """The input line that is being spoken, and seconds of its turn."""
 
-    def hear(self, event: Event, line: int) -> None:
+    def hear(self, event: Event, line: int | str) -> None:
         """Takes an event of input line `line`."""
         if isinstance(event, Audio | Progress):
             self._current = (line, event.generated_s)
@@ -89,7 +89,7 @@ class ScriptProgress:
         elif isinstance(event, TurnStarted):
             self._draw()
 
-    def fail(self, cause: str, line: int) -> None:
+    def fail(self, cause: str, line: int | str) -> None:
         """Takes what input line `line` failed of."""
         self._failed[line] = cause
         self._draw()
@@ -111,7 +111,8 @@ class ScriptProgress:
             text += f": {_time(self._audio_s)} of audio in {_time(elapsed_s)} (RTF {factor:.2f})"
         self._say(f"{text}.")
         for line, cause in list(self._failed.items())[:_MOST_FAILURES]:
-            self._say(f"Input line {line} failed: {cause}")
+            where = line if isinstance(line, str) else f"Input line {line}"
+            self._say(f"{where} failed: {cause}")
         if len(self._failed) > _MOST_FAILURES:
             self._say(f"{len(self._failed) - _MOST_FAILURES} more lines failed.")
 

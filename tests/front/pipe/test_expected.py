@@ -13,7 +13,7 @@ from csm_repl.text.duration import expected_seconds
 def test_lines_that_will_be_heard_are_counted_as_the_script_counts_them(tmp_path: Path) -> None:
     script = tmp_path / "talk.txt"
     script.write_bytes(b"One.||Two is longer.\n\n$SWAP$\r\nThree.||$CLEAR$\n||\nLast\xff\nWin95\n")
-    found = expected_lines(script, offsets=False)
+    found = expected_lines([str(script)], offsets=False)
     assert found is not None
     both = expected_seconds("One.") + expected_seconds("Two is longer.")
     assert found == {1: both, 4: 0.0, 6: 0.0, 7: expected_seconds("Win95")}
@@ -22,4 +22,4 @@ def test_lines_that_will_be_heard_are_counted_as_the_script_counts_them(tmp_path
 @pytest.mark.skipif(sys.platform == "win32", reason="FIFOs")
 def test_what_can_be_read_only_once_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "talk")
-    assert expected_lines(tmp_path / "talk", offsets=True) is None
+    assert expected_lines([str(tmp_path / "talk")], offsets=True) is None

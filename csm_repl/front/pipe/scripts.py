@@ -1,0 +1,82 @@
+"""The scripts of a run: looked at before anything is loaded, opened one after the other."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import cast
+
+from csm_repl.errors import LineError, UsageError
+from csm_repl.front.pipe.lines import first_unreadable
+
+__all__ = ["STDIN", "check_scripts", "open_script", "place_of", "script_labels"]
+
+STDIN = "-"
+_REMEDY = "Give a text file, or - for stdin."
+
+
+def check_scripts(scripts: Sequence[str]) -> None:
+    """UsageError for what is not there, cannot be read or is no text. Pipes are not looked into."""
+    if scripts.count(STDIN) > 1:
+        raise UsageError("stdin can be read only once.", "Give - only once.")
+    for script in scripts:
+        path = Path(script).expanduser()
+        if script == STDIN or path.is_fifo() or path.is_char_device():
+            continue
+        with open_script(script):
+            pass
+
+
+def script_labels(scripts: Sequence[str]) -> list[str | None]:
+    """What to call each script before a line's number; None for one that is alone."""
+    if len(scripts) == 1:
+        return [None]
+    labels: list[str | None] = []
+    for index, script in enumerate(scripts):
+        name, n_before = ("stdin" if script == STDIN else script), scripts[:index].count(script)
+        labels.append(f"{name} ({n_before + 1})" if n_before else name)
+    return labels
+
+
+def place_of(label: str | None, line: int) -> int | str:
+    """Where a line is: its number, or `talk.txt:3` where there are several scripts."""
+    return line if label is None else f"{label}:{line}"
+
+
+@contextlib.contextmanager
+def open_script(script: str) -> Iterator[io.BufferedReader]:
+    """A script, or stdin, at its first line.
+
+    Raises:
+        UsageError: as `check_scripts`.
+    """
+    if script == STDIN:
+        # The parent may have closed it.
+        stdin = cast("io.BufferedReader", sys.stdin.buffer if sys.stdin else io.BufferedReader(io.BytesIO()))
+        # Where a shell's < began; a pipe has no place, and is not looked at.
+        with contextlib.suppress(OSError, ValueError):
+            descriptor = stdin.fileno()
+            _refuse_unreadable(descriptor, os.lseek(descriptor, 0, os.SEEK_CUR), "stdin")
+        yield stdin
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(Path(script).expanduser().open("rb"))
+            file.peek(1)
+        except OSError as error:
+            raise UsageError(f"The script {script} cannot be read: {error.strerror}.", _REMEDY) from error
+        _refuse_unreadable(file.fileno(), 0, script)
+        yield file
+
+
+def _refuse_unreadable(descriptor: int, start: int, name: str) -> None:
+    """A script that is not text is refused as a whole, before the model is loaded."""
+    found = first_unreadable(descriptor, start)
+    if found is not None:
+        number, error = found
+        assert isinstance(error, LineError)
+        raise UsageError(f"The script {name} is not spoken: line {number}: {error.cause}", error.remedy)
