@@ -11,9 +11,11 @@ __all__ = [
     "Evaluated",
     "Finished",
     "LeftOut",
+    "LeftOutTotal",
     "Note",
     "Reading",
     "Sampled",
+    "SpeakerTable",
     "StepDone",
     "TrainEvent",
 ]
@@ -50,7 +52,26 @@ class Note:
     text: str
 
 
-DataEvent = Reading | LeftOut | Note
+@dataclass(frozen=True)
+class LeftOutTotal:
+    """All that is not trained on, by reason."""
+
+    n: int
+    n_total: int
+    """Items, with those that are left out."""
+    reasons: tuple[tuple[str, int, str], ...]
+    """A cause, how many have it, and the first of them; the most frequent one comes first."""
+
+
+@dataclass(frozen=True)
+class SpeakerTable:
+    """Whose voice has which number."""
+
+    rows: tuple[tuple[str, int, int], ...]
+    """What the data call the speaker ('' for nobody in particular), the number, and how many utterances."""
+
+
+DataEvent = Reading | LeftOut | LeftOutTotal | Note | SpeakerTable
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from csm_repl.errors import TrainingError
+from csm_repl.paths import unfinished_path
 
 __all__ = ["write_atomically", "write_json", "write_weights"]
 
@@ -22,7 +23,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         TrainingError: it could not be written; what was at `path` is untouched.
     """
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = unfinished_path(path.parent)
     with _as_training_error(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

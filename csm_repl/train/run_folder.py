@@ -1,6 +1,7 @@
 """The folder of a run: which files it has, and whether it can go on.
 
 options.json            what the run was started with
+speakers.json           whose number is whose
 metrics.csv, train.log, dashboard.png, samples/
 state.pt                what the run goes on from
 best/                   the best weights so far: a model, or an adapter
@@ -19,6 +20,7 @@ from typing import Any
 from csm_repl import __version__
 from csm_repl.audio import output_error, write_bytes_atomic
 from csm_repl.errors import OutputError, UsageError
+from csm_repl.paths import remove_leftovers
 from csm_repl.train.flags import flag_of, option_fields, shown_value
 from csm_repl.train.options import DataOptions, TrainOptions
 
@@ -64,6 +66,9 @@ class RunFolder:
             OutputError: the folder cannot be written.
         """
         notice = ""
+        results = (self.best, self.adapter, self.model, self.transformers)
+        for folder in (self.root, self.samples, *results):
+            remove_leftovers(folder)
         if self.state.is_file():
             if resume:
                 self._check_same(options, data, about)

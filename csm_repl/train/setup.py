@@ -27,7 +27,7 @@ from csm_repl.train.data.code_cache import CodeCache
 from csm_repl.train.data.corpus import Corpus, CorpusReader, prepare_options, word_finder
 from csm_repl.train.data.items import Item
 from csm_repl.train.data.manifest import Manifest
-from csm_repl.train.events import Note
+from csm_repl.train.events import Note, SpeakerTable
 from csm_repl.train.flags import TrainJob
 from csm_repl.train.report.display import Display
 from csm_repl.train.report.log import duration
@@ -105,6 +105,9 @@ def read_items(
         ),
         words=word_finder(data, whisper, ClipCache(root, preparation=preparation, codec_id=base.codec.id)),
     )
+    table = speaker_table(manifest)
+    display.handle(table)
+    told.append(table)
     corpus: Corpus = _drain(reader.read(manifest), display, told)
     train, held_out = split_held_out(corpus.items, job.options.held_out, job.options.seed)
     if data.turns == 1:
@@ -119,6 +122,12 @@ def read_items(
         renumber=data.renumber,
     )
     return group(train), group(held_out)
+
+
+def speaker_table(manifest: Manifest) -> SpeakerTable:
+    """Whose voice has which number, with what is left out later."""
+    counts = Counter(turn.speaker for entry in manifest.entries for turn in entry.turns)
+    return SpeakerTable(tuple((name, number, counts[name]) for name, number in manifest.numbers.items()))
 
 
 def _drain(events: Generator[_Event, None, _Result], display: Display, told: list[object]) -> _Result:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,8 +15,10 @@ from typing import Any
 from csm_repl.errors import CsmReplError, ExitCode
 from csm_repl.train.data.items import Item
 from csm_repl.train.data.sources.registry import read_manifests
+from csm_repl.train.data.sources.speakers import SPEAKERS_FILE, read_speakers
 from csm_repl.train.events import CheckpointSaved, Evaluated, Finished, StepDone
 from csm_repl.train.export.results import Weights, open_network
+from csm_repl.train.files import write_json
 from csm_repl.train.flags import TrainJob
 from csm_repl.train.learn.loop import Trainer
 from csm_repl.train.learn.network import TrainableCSM
@@ -38,7 +40,12 @@ def run_train_job(job: TrainJob, display: Display) -> ExitCode:
     Raises:
         CsmReplError: usage, model, device, or a run that cannot go on.
     """
-    manifest = read_manifests(job.sources, offline=job.settings.offline, token=job.settings.hf_token)
+    manifest = read_manifests(
+        job.sources,
+        known=known_speakers(job),
+        offline=job.settings.offline,
+        token=job.settings.hf_token,
+    )
     base = open_base(job, display)
     told: list[object] = []
     train, held_out = read_items(job, base, manifest, display, told)
@@ -47,14 +54,24 @@ def run_train_job(job: TrainJob, display: Display) -> ExitCode:
         told.append(note)
     if job.dry_run:
         return ExitCode.OK
-    return _Run(job, base, display).run(train, held_out, told)
+    return _Run(job, base, display, manifest.numbers).run(train, held_out, told)
+
+
+def known_speakers(job: TrainJob) -> dict[str, int]:
+    """Numbers of the run that goes on, else those of the model that is trained further."""
+    noted = read_speakers(job.options.out / SPEAKERS_FILE) if job.resume else {}
+    if not noted and job.scratch is None:
+        noted = read_speakers(Path(job.settings.model).expanduser() / SPEAKERS_FILE)
+    return noted
 
 
 class _Run:
-    def __init__(self, job: TrainJob, base: Base, display: Display) -> None:
+    def __init__(self, job: TrainJob, base: Base, display: Display, speakers: Mapping[str, int]) -> None:
         self._job = job
         self._base = base
         self._display = display
+        # Of all that are known, with those that these data do not have.
+        self._speakers = {**known_speakers(job), **speakers}
         self._folder = RunFolder(job.options.out)
 
     def run(self, train: Sequence[Item], held_out: Sequence[Item], told: Sequence[object]) -> ExitCode:
@@ -67,6 +84,7 @@ class _Run:
             "data": list(job.sources),
         }
         goes_on, notice = folder.begin(options, job.data, about, resume=job.resume)
+        write_json(folder.root / SPEAKERS_FILE, self._speakers)
         log = LogFile(folder.log, options.log_every)
         if notice:
             self._display.say(notice)
@@ -103,6 +121,7 @@ class _Run:
                 return self._interrupted(trainer, log)
         for result in weights.results(folder):
             if isinstance(result, Path):
+                write_json(result / SPEAKERS_FILE, self._speakers)
                 log.add(CheckpointSaved(trainer.step, result, "result"))
                 self._display.result(result)
             else:

@@ -11,6 +11,7 @@ import pytest
 from csm_repl.errors import OutputError, UsageError
 from csm_repl.train.options import DataOptions, TrainOptions
 from csm_repl.train.run_folder import RunFolder
+from tests.support.leftovers import leave_behind
 
 ABOUT = {"model": "csm", "codec": "mimi-1"}
 
@@ -84,6 +85,18 @@ def test_a_state_without_readable_options_is_refused(root: Path) -> None:
     (root / "state.pt").write_text("state")
     with pytest.raises(UsageError, match=r"no readable options\.json"):
         begin(root)
+
+
+@pytest.mark.parametrize("has_state", [False, True])
+def test_what_a_killed_run_left_is_removed(root: Path, has_state: bool) -> None:
+    begin(root)
+    (root / "best").mkdir()
+    if has_state:
+        (root / "state.pt").write_bytes(b"state")
+    left = [leave_behind(folder) for folder in (root, root / "best")]
+    begin(root)
+    assert not any(path.exists() for path in left)
+    assert (root / "state.pt").exists() is has_state
 
 
 def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:

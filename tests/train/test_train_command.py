@@ -64,7 +64,8 @@ def test_five_steps_of_lora_from_a_folder_give_models_that_speak(
     assert steps_of(out) == [1, 2, 3, 4, 5]
     assert (out / "dashboard.png").read_bytes().startswith(b"\x89PNG")
     assert {path.name for path in out.iterdir()} == {
-        "options.json", "metrics.csv", "dashboard.png", "train.log", "state.pt", "best", "adapter", "model",
+        "options.json", "speakers.json",
+        "metrics.csv", "dashboard.png", "train.log", "state.pt", "best", "adapter", "model",
         "model-transformers", "samples",
     }  # fmt: skip
     assert [path.name for path in sorted((out / "samples").iterdir())] == [
@@ -137,6 +138,51 @@ def test_a_stopped_run_goes_on_to_the_same_end_as_one_that_was_not(
         for path in (out / "metrics.csv", tmp_path / "stopped" / "metrics.csv")
     ]
     assert figures[0] == figures[1]
+
+
+@pytest.mark.slow(reason="starts the program twice")
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_term_and_hup_save_the_state_as_ctrl_c_does(
+    name: str, code: int, clips: Path, micro_checkpoint: Path, tmp_path: Path
+) -> None:
+    words = command(clips, micro_checkpoint, "--max-steps", "60", "--log-every", "1")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "csm_repl", *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("step 3/"):
+            process.send_signal(getattr(signal, name))
+            break
+    rest = process.stderr.read()
+    assert process.wait(timeout=120) == code
+    assert "is saved. The same command goes on from there." in rest
+    stopped_at = steps_of(tmp_path / "out")[-1]
+    again = run(words, tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert f"step {stopped_at + 1}/60" in again.stderr
+    assert steps_of(tmp_path / "out") == list(range(1, 61))
+
+
+def test_speakers_keep_their_numbers_when_a_model_is_trained_further(
+    clips: Path, micro_checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (clips / "0").rename(clips / "ben")
+    (clips / "1").rename(clips / "carl")
+    assert main(command(clips, micro_checkpoint, "--max-steps", "1")) == 0
+    assert "  ben   ->  speaker 0  (2 clips)\n  carl  ->  speaker 1  (2 clips)\n" in capfd.readouterr().err
+    model = tmp_path / "out" / "model"
+    for folder in (tmp_path / "out", model):
+        assert json.loads((folder / "speakers.json").read_text()) == {"ben": 0, "carl": 1}
+    write_clip(clips / "anna" / "a.wav", "Anna.", 0.9)
+    shutil.rmtree(clips / "ben")
+    more = ("-o", str(tmp_path / "later"), "--max-steps", "1")
+    assert main(command(clips, model, *more)) == 0
+    assert "  carl  ->  speaker 1  (2 clips)\n  anna  ->  speaker 2  (1 clip)\n" in capfd.readouterr().err
+    assert json.loads((tmp_path / "later" / "model" / "speakers.json").read_text()) == {
+        "ben": 0, "carl": 1, "anna": 2,
+    }  # fmt: skip
 
 
 def test_a_dry_run_says_what_would_be_trained_on_and_makes_no_folder(

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from csm_repl.train.data.sources.jsonl import read_jsonl
+from csm_repl.train.data.sources.listing import read_list
 from csm_repl.train.flags import flag_of, option_fields, parse_train
 from csm_repl.train.options import DataOptions, TrainOptions
 from csm_repl.train.run_folder import RunFolder
@@ -40,7 +40,7 @@ def test_flags_on_the_page_exist() -> None:
 def test_its_jsonl_examples_are_read(tmp_path: Path) -> None:
     examples = "\n".join(re.findall(r"```json\n(.*?)\n```", TEXT, re.DOTALL))
     (tmp_path / "data.jsonl").write_text(examples)
-    manifest = read_jsonl(tmp_path / "data.jsonl")
+    manifest = read_list(tmp_path / "data.jsonl")
     assert [len(entry.turns) for entry in manifest.entries] == [1, 1, 2]
     assert not manifest.problems
     assert not manifest.notes

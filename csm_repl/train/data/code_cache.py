@@ -19,7 +19,6 @@ import hashlib
 import io
 import json
 import secrets
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ import torch
 
 from csm_repl.audio import output_error, write_bytes_atomic
 from csm_repl.errors import OutputError
+from csm_repl.paths import remove_leftovers
 
 __all__ = ["SHARD_CLIPS", "CodeCache"]
 
@@ -68,6 +68,8 @@ class CodeCache:
         self._keys: dict[bytes, bytes] = {}
         self._new: dict[bytes, torch.Tensor] = {}
         self._new_stamps: dict[bytes, bytes] = {}
+        if self._folder is not None:
+            remove_leftovers(self._folder)
         for path in sorted(self._folder.glob("*.npz")) if self._folder is not None else ():
             self._open(path)
 
@@ -157,7 +159,9 @@ class CodeCache:
         if arrays is None:
             return
         keys, n_frames, stamps, stamp_keys = arrays
-        if len(keys) != len(n_frames) or len(stamps) != len(stamp_keys):
+        if not all(map(_is_table, (keys, stamps, stamp_keys))) or n_frames.dtype != "int32":
+            return
+        if n_frames.shape != keys.shape[:1] or stamps.shape != stamp_keys.shape or (n_frames < 1).any():
             return
         n_frames = n_frames.astype(np.int64)
         shard = _Shard(path, n_frames, self._starts(n_frames))
@@ -173,7 +177,9 @@ class CodeCache:
             if arrays is None:
                 return None
             [flat] = arrays
-            if flat.dtype != "int16" or len(flat) != int(shard.n_frames.sum()) * self._n_codebooks:
+            if flat.dtype != "int16" or flat.shape != (int(shard.n_frames.sum()) * self._n_codebooks,):
+                return None
+            if (flat < 0).any():
                 return None
             shard.codes = torch.from_numpy(flat)
         return shard.codes
@@ -192,9 +198,11 @@ def _read_arrays(path: Path, *names: str) -> list[Any] | None:
     try:
         # Opened here, because numpy leaves the file open where it finds no zip in it.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as entry:
-            return [entry[name] for name in names]
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
+            arrays = [entry[name] for name in names]
+    except Exception:  # what a flipped bit makes zipfile and numpy raise is not documented, and of ten kinds
         return None
+    # What does not begin as an array does comes as bytes.
+    return arrays if all(isinstance(array, np.ndarray) for array in arrays) else None
 
 
 def _hash(text: str) -> bytes:
@@ -206,3 +214,7 @@ def _table(keys: list[bytes]) -> Any:
     import numpy as np
 
     return np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, 32)
+
+
+def _is_table(array: Any) -> bool:
+    return bool(array.dtype == "uint8" and array.ndim == 2 and array.shape[1] == 32)

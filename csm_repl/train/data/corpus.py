@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -26,7 +27,7 @@ from csm_repl.train.data.code_cache import CodeCache
 from csm_repl.train.data.items import EncodedTurn, Item
 from csm_repl.train.data.manifest import Manifest, ManifestEntry, Utterance
 from csm_repl.train.data.sounds import FileSound, LazySound
-from csm_repl.train.events import DataEvent, LeftOut, Note, Reading
+from csm_repl.train.events import DataEvent, LeftOut, LeftOutTotal, Note, Reading
 from csm_repl.train.options import DataOptions
 from csm_repl.voices.cache import ClipCache
 from csm_repl.voices.clip import ClipLoader
@@ -40,6 +41,9 @@ _READERS = 4
 _AHEAD = 16
 """Sounds that are read and not yet encoded: bounds the memory, at half a minute each under 50 MB."""
 _PROGRESS_EVERY_S = 0.1
+_MOST_REASONS = 12
+_MISSING_S = 0.5
+"""Lists round their times; words are missing where the file ends that much before its part."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,35 @@ class _Fetched:
     stamp: str | None
     samples: torch.Tensor | None
     """float32 [N] at 24 kHz, prepared; None where the codes are known."""
+
+
+class _LeftOutCount:
+    """Counts what is left out by its cause, in which figures and names do not matter."""
+
+    _DETAIL = re.compile(r"\d+(?:[.,]\d+)*|'[^']*'|\"[^\"]*\"")
+
+    def __init__(self) -> None:
+        self.n = 0
+        self._by_cause: dict[str, LeftOut] = {}
+        self._n_by_cause: Counter[str] = Counter()
+
+    @property
+    def first(self) -> LeftOut:
+        return next(iter(self._by_cause.values()))
+
+    def add(self, left_out: LeftOut) -> LeftOut:
+        self.n += 1
+        key = self._DETAIL.sub("#", left_out.cause)
+        self._by_cause.setdefault(key, left_out)
+        self._n_by_cause[key] += 1
+        return left_out
+
+    def total(self, n_items: int) -> LeftOutTotal:
+        reasons = [
+            (self._by_cause[key].cause, n, self._by_cause[key].name)
+            for key, n in self._n_by_cause.most_common(_MOST_REASONS)
+        ]
+        return LeftOutTotal(self.n, self.n + n_items, tuple(reasons))
 
 
 class CorpusReader:
@@ -99,6 +132,7 @@ class CorpusReader:
         self._n_encoded = 0
         self._n_heard = 0
         self._found: dict[LazySound, str | ClipError] = {}
+        self._numbers: Mapping[str, int] = {}
 
     def read(self, manifest: Manifest) -> Generator[DataEvent, None, Corpus]:
         """All items of the manifest, in its order; the events say what happens on the way.
@@ -107,10 +141,13 @@ class CorpusReader:
             UsageError: not one item can be used.
             OutOfMemoryError: the codec does not fit.
         """
+        self._numbers = manifest.numbers
         yield from (Note(note) for note in manifest.notes)
-        yield from (LeftOut(problem.name, problem.cause, problem.remedy) for problem in manifest.problems)
         items: list[Item] = []
-        left_out = [LeftOut(problem.name, problem.cause, problem.remedy) for problem in manifest.problems]
+        left_out = _LeftOutCount()
+        for problem in manifest.problems:
+            yield left_out.add(LeftOut(problem.name, problem.cause, problem.remedy))
+        left_out.n += manifest.n_more_problems
         started = reported = time.perf_counter()
         n_done, n_frames = 0, 0
         try:
@@ -120,8 +157,7 @@ class CorpusReader:
                 item = self._item(entry)
                 n_done += len(entry.turns)
                 if isinstance(item, LeftOut):
-                    left_out.append(item)
-                    yield item
+                    yield left_out.add(item)
                 else:
                     items.append(item)
                     n_frames += item.n_frames
@@ -133,16 +169,18 @@ class CorpusReader:
             self._cache.flush()
             self._words.close()
         yield self._progress(n_done, manifest, n_frames, started)
+        if left_out.n:
+            yield left_out.total(len(items))
         if self._cache.problem is not None:
             yield Note(f"Encoded clips are not kept for the next run: {self._cache.problem.cause}")
         if self._n_heard:
             yield Note(f"Whisper wrote {self._n_heard} transcripts beside their clips; correct them there.")
         if not items:
-            first = left_out[0]
+            first = left_out.first
             raise UsageError(
                 f"Nothing is left to train on. The first fault: {first.name}: {first.cause}", first.remedy
             )
-        return Corpus(tuple(items), len(left_out), self._codec.frame_rate)
+        return Corpus(tuple(items), left_out.n, self._codec.frame_rate)
 
     def _progress(self, n_done: int, manifest: Manifest, n_frames: int, started: float) -> Reading:
         return Reading(
@@ -167,7 +205,7 @@ class CorpusReader:
                     if codes is None:
                         codes = self._encoded(sound, found)
                     self._cache.remember(found.stamp, found.digest)
-                    self._check_length(codes.shape[1])
+                    self._check_length(sound, codes.shape[1])
                     # Not the codes: they are to be views of the shards. Twenty thousand small tensors
                     # between the sounds' buffers would keep the allocator from using those again.
                     self._found[sound] = found.digest
@@ -207,8 +245,14 @@ class CorpusReader:
         self._n_encoded += 1
         return self._cache.put(found.digest, codes)
 
-    def _check_length(self, n_frames: int) -> None:
+    def _check_length(self, sound: LazySound, n_frames: int) -> None:
         seconds = n_frames / self._codec.frame_rate
+        wanted = sound.end_s - sound.start_s if isinstance(sound, FileSound) and sound.end_s else 0.0
+        if wanted > seconds + _MISSING_S and not self._options.shorten_silence:
+            raise ClipError(
+                f"The file ends {wanted - seconds:.1f} s before the part of it that is named does.",
+                "Check start and end, or offset and duration.",
+            )
         if seconds > self._options.max_seconds + 1 / self._codec.frame_rate:
             raise ClipError(
                 f"The clip is {seconds:.1f} s long, and the longest allowed is "
@@ -255,7 +299,7 @@ class CorpusReader:
         text = utterance.text
         if text is None:
             text = self._find_words(utterance, digest)
-        return EncodedTurn(utterance.speaker, text, codes, utterance.in_loss)
+        return EncodedTurn(self._numbers[utterance.speaker], text, codes, utterance.in_loss)
 
     def _find_words(self, utterance: Utterance, digest: str) -> str:
         sound = utterance.sound

@@ -5,17 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from csm_repl.errors import UsageError
 from csm_repl.train.data.sounds import LazySound
 
-__all__ = ["MAX_SPEAKER", "Manifest", "ManifestEntry", "Problem", "Utterance", "nothing_left"]
-
-MAX_SPEAKER = 999
-"""The highest that the console can speak as."""
+__all__ = ["Manifest", "ManifestEntry", "Problem", "ProblemList", "Utterance"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,9 @@ class Utterance:
     sound: LazySound
     text: str | None
     """None: in `txt`, or for Whisper to find out."""
-    speaker: int
+    speaker: str
+    """As the data call the voice: `anna`, `3-anna`, `1034`; '' where they do not. `Manifest.numbers` has its
+    number."""
     txt: Path | None = None
     """Where the words stand, and where Whisper's go; None: only `text` counts."""
     in_loss: bool = True
@@ -50,20 +49,38 @@ class Problem:
     remedy: str = ""
 
 
+class ProblemList:
+    """Collects problems; of more than a million bad lines it keeps the first thousand, and the number."""
+
+    _MOST_KEPT = 1_000
+
+    def __init__(self) -> None:
+        self.kept: list[Problem] = []
+        self.n_more = 0
+
+    def add(self, name: str, cause: str, remedy: str = "") -> None:
+        if len(self.kept) < self._MOST_KEPT:
+            self.kept.append(Problem(name, cause, remedy))
+        else:
+            self.n_more += 1
+
+    def nothing_left(self, source: object, remedy: str) -> UsageError:
+        """What to raise where a source has no usable entry."""
+        why = f" The first fault: {self.kept[0].name}: {self.kept[0].cause}" if self.kept else ""
+        return UsageError(f"{source} has nothing to train on.{why}", remedy)
+
+
 @dataclass(frozen=True)
 class Manifest:
     entries: tuple[ManifestEntry, ...]
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
     """Whole sentences for the user."""
+    n_more_problems: int = 0
+    """Beside those in `problems`."""
+    numbers: Mapping[str, int] = field(default_factory=dict)
+    """Speakers' numbers, by what the utterances call them."""
 
     @property
     def n_utterances(self) -> int:
         return sum(len(entry.turns) for entry in self.entries)
-
-
-def nothing_left(source: object, problems: Iterable[Problem], remedy: str) -> UsageError:
-    """What to raise where a source has no usable entry."""
-    first = next(iter(problems), None)
-    why = f" The first fault: {first.name}: {first.cause}" if first is not None else ""
-    return UsageError(f"{source} has nothing to train on.{why}", remedy)

@@ -18,12 +18,14 @@ from csm_repl.train.events import (
     Evaluated,
     Finished,
     LeftOut,
+    LeftOutTotal,
     Note,
     Reading,
     Sampled,
+    SpeakerTable,
     StepDone,
 )
-from csm_repl.train.report.log import LogFormatter, Pace, duration
+from csm_repl.train.report.log import LogFormatter, Pace, duration, speaker_lines
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -34,16 +36,20 @@ __all__ = ["Display", "PlainDisplay", "open_display"]
 _JSON_TYPES: dict[type, str] = {
     Reading: "reading",
     LeftOut: "left_out",
+    LeftOutTotal: "left_out_total",
     Note: "note",
     StepDone: "step_done",
     Evaluated: "evaluated",
     Sampled: "sampled",
+    SpeakerTable: "speakers",
     CheckpointSaved: "saved",
     Finished: "finished",
 }
 """The names are part of the output, and do not follow the classes'."""
 MAX_LEFT_OUT = 8
-"""Up to this many, each thing left out gets a line; the rest are counted."""
+"""Up to this many, each thing left out gets a line; all are counted at the end."""
+MAX_SPEAKERS = 20
+"""Rows of the table of speakers."""
 
 
 def open_display(settings: Settings, log_every: int) -> PlainDisplay:
@@ -92,8 +98,12 @@ class PlainDisplay:
             self._n_left_out += 1
             if self._n_left_out > MAX_LEFT_OUT and not self._verbose:
                 return
-        if isinstance(event, Reading) and event.n_done == event.n_total:
-            self._count_left_out()
+        if isinstance(event, LeftOutTotal) and self._n_left_out <= 1:
+            return  # it has been said
+        if isinstance(event, SpeakerTable):
+            for line in speaker_lines(event, None if self._verbose else MAX_SPEAKERS):
+                self._line(line)
+            return
         for line in self._log.lines(event):
             self._line(line)
 
@@ -102,12 +112,6 @@ class PlainDisplay:
 
     def close(self) -> None:
         """Removes the bar, if there is one."""
-
-    def _count_left_out(self) -> None:
-        more = self._n_left_out - MAX_LEFT_OUT
-        if more > 0 and not self._verbose:
-            self._line(f"left out: {more} more; -v lists them all")
-        self._n_left_out = 0
 
     def _line(self, text: str) -> None:
         show(text, self._err)

@@ -14,13 +14,18 @@ from csm_repl.train.events import (
     Evaluated,
     Finished,
     LeftOut,
+    LeftOutTotal,
     Note,
     Reading,
     Sampled,
+    SpeakerTable,
     StepDone,
 )
 
-__all__ = ["LogFile", "LogFormatter", "Pace", "duration"]
+__all__ = ["LogFile", "LogFormatter", "Pace", "duration", "speaker_lines"]
+
+_NOBODY = "(nobody named)"
+_MOST_NAME = 32
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class LogFormatter:
         self._pace = Pace(max(10, log_every))
 
     def lines(self, event: object) -> Iterator[str]:
-        """None, or one."""
+        """None, one, or those of a table."""
         if isinstance(event, StepDone):
             self._pace.add(event)
             if event.step % self._every == 0 or event.step in (1, event.n_steps):
@@ -100,6 +105,11 @@ class LogFormatter:
             yield f"step {event.step}: finished after {duration(event.seconds)}: {event.reason}{best}"
         elif isinstance(event, LeftOut):
             yield f"left out: {event.name}: {event.cause} {event.remedy}".rstrip()
+        elif isinstance(event, LeftOutTotal):
+            reasons = "; ".join(f"{n:,} × {cause} (first: {name})" for cause, n, name in event.reasons)
+            yield f"Left out {event.n:,} of {event.n_total:,}: {reasons}"
+        elif isinstance(event, SpeakerTable):
+            yield from speaker_lines(event)
         elif isinstance(event, Note):
             yield event.text
         elif isinstance(event, Reading) and event.n_done == event.n_total:
@@ -136,6 +146,31 @@ class LogFile:
                 file.write(f"{now}  {' '.join(text.split())}\n")
         except OSError as error:
             raise output_error(self._path, error) from error
+
+
+def speaker_lines(table: SpeakerTable, most: int | None = None) -> Iterator[str]:
+    """The table as text, by number.
+
+    Args:
+        table: the speakers.
+        most: rows to show; the rest are counted. None: all.
+    """
+    rows = sorted(table.rows, key=lambda row: row[1])
+    if [name for name, _, _ in rows] == [""]:
+        yield "Speakers: no folder or list names one, so all clips are speaker 0."
+        return
+    shown = [(_short(name) or _NOBODY, number, n) for name, number, n in rows[:most]]
+    yield "Speakers:"
+    width = max(len(name) for name, _, _ in shown)
+    for name, number, n in shown:
+        yield f"  {name:{width}}  ->  speaker {number}  ({n:,} {'clip' if n == 1 else 'clips'})"
+    if len(rows) > len(shown):
+        yield f"  and {len(rows) - len(shown):,} more; -v lists them all"
+
+
+def _short(name: str) -> str:
+    """Common Voice calls its speakers by 128 digits."""
+    return name if len(name) <= _MOST_NAME else f"{name[: _MOST_NAME - 1]}…"
 
 
 def duration(seconds: float) -> str:

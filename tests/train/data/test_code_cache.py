@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from csm_repl.train.data.code_cache import SHARD_CLIPS, CodeCache
+from tests.support.leftovers import leave_behind
 
 
 def opened(root: Path | None, *, codec_id: str = "fake", preparation: str = "plain") -> CodeCache:
@@ -107,6 +110,63 @@ def test_a_damaged_shard_is_a_miss_and_is_made_again(tmp_path: Path, damage: str
         found = opened(tmp_path).get(digest(1))
         assert found is not None
         assert torch.equal(found.long(), codes(300))
+
+
+def test_no_flipped_bit_gives_other_codes_or_an_error(tmp_path: Path) -> None:
+    cache = opened(tmp_path)
+    cache.put(digest(1), codes(3))
+    cache.remember("a.wav", digest(1))
+    cache.flush()
+    [path] = shards(tmp_path)
+    data = path.read_bytes()
+    n_missed = 0
+    # Each byte's turn would take seconds. The zip's directory, of which zipfile checks little, is at its end.
+    for at in (*range(0, len(data), 37), *range(len(data) - 400, len(data), 3)):
+        flipped = bytearray(data)
+        flipped[at] ^= 1 << at % 8
+        path.write_bytes(flipped)
+        again = opened(tmp_path)
+        assert again.digest_of("a.wav") in (None, digest(1))
+        found = again.get(digest(1))
+        assert found is None or torch.equal(found.long(), codes(3))
+        n_missed += found is None
+    assert n_missed > 20
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"keys": np.zeros((1, 31), np.uint8)},
+        {"keys": np.zeros((2, 32), np.uint8)},
+        {"n_frames": np.array([4], np.int32)},
+        {"n_frames": np.array([-3], np.int32)},
+        {"n_frames": np.array([3.0])},
+        {"codes": np.zeros((2, 3), np.int16)},
+        {"codes": np.full(6, -1, np.int16)},
+        {"codes": np.zeros(6, np.int64)},
+        {"stamps": np.zeros((1, 32), np.uint8)},
+    ],
+    ids=lambda wrong: " ".join(f"{name} {value.dtype}{value.shape}" for name, value in wrong.items()),
+)
+def test_a_shard_of_another_shape_is_a_miss(wrong: dict[str, Any], tmp_path: Path) -> None:
+    cache = opened(tmp_path)
+    cache.put(digest(1), codes(3))
+    cache.flush()
+    [path] = shards(tmp_path)
+    with np.load(path) as arrays:
+        np.savez(path, **{**arrays, **wrong})
+    assert opened(tmp_path).get(digest(1)) is None
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    cache = opened(tmp_path)
+    cache.put(digest(1), codes(3))
+    cache.flush()
+    folder = shards(tmp_path)[0].parent
+    left = leave_behind(folder)
+    opened(tmp_path)
+    assert not left.exists()
+    assert len(list(folder.iterdir())) == 1
 
 
 def test_a_folder_that_cannot_be_written_is_told_and_the_codes_are_there_all_the_same(

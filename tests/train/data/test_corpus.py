@@ -16,7 +16,7 @@ from csm_repl.errors import CsmReplError, OutOfMemoryError, UsageError
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.train.data.code_cache import CodeCache
 from csm_repl.train.data.corpus import Corpus, CorpusReader, prepare_options, word_finder
-from csm_repl.train.data.sources.registry import read_manifest
+from csm_repl.train.data.sources.registry import read_manifests
 from csm_repl.train.events import LeftOut, Note, Reading
 from csm_repl.train.options import DataOptions
 from csm_repl.voices.cache import ClipCache
@@ -73,7 +73,7 @@ class Reader:
             words=word_finder(self.options, self.listener, clips),
         )
         self.events = []
-        events = reader.read(read_manifest(str(source)))
+        events = reader.read(read_manifests([str(source)]))
         while True:
             try:
                 self.events.append(next(events))

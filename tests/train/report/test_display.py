@@ -10,8 +10,15 @@ import pytest
 from rich.console import Console
 
 from csm_repl.settings import load_settings
-from csm_repl.train.events import CheckpointSaved, LeftOut, Note, Reading
-from csm_repl.train.report.display import MAX_LEFT_OUT, JsonDisplay, PlainDisplay, RichDisplay, open_display
+from csm_repl.train.events import CheckpointSaved, LeftOut, LeftOutTotal, Note, Reading, SpeakerTable
+from csm_repl.train.report.display import (
+    MAX_LEFT_OUT,
+    MAX_SPEAKERS,
+    JsonDisplay,
+    PlainDisplay,
+    RichDisplay,
+    open_display,
+)
 from tests.support.train_events import evaluated, step
 
 
@@ -47,15 +54,46 @@ def test_quiet_leaves_the_results(out: io.StringIO, err: io.StringIO) -> None:
 def test_many_left_out_clips_are_counted_and_verbose_names_them_all(
     out: io.StringIO, err: io.StringIO
 ) -> None:
-    for verbose, n_lines in ((False, MAX_LEFT_OUT + 2), (True, 31)):
+    for verbose, n_lines in ((False, MAX_LEFT_OUT + 2), (True, 32)):
         err.truncate(0)
         err.seek(0)
         display = PlainDisplay(out, err, 1, verbose=verbose)
         for number in range(30):
             display.handle(LeftOut(f"{number}.wav", "Empty."))
         display.handle(Reading(40, 40, 0, 1.0, 1.0))
-        assert len(err.getvalue().splitlines()) == n_lines
-        assert ("22 more" in err.getvalue()) is not verbose
+        display.handle(LeftOutTotal(30, 70, (("Empty.", 30, "0.wav"),)))
+        *_, last = lines = err.getvalue().splitlines()
+        assert len(lines) == n_lines
+        assert last == "Left out 30 of 70: 30 × Empty. (first: 0.wav)"
+
+
+def test_one_thing_left_out_is_not_counted(out: io.StringIO, err: io.StringIO) -> None:
+    display = PlainDisplay(out, err, 1)
+    display.handle(LeftOut("a.wav", "Empty."))
+    display.handle(LeftOutTotal(1, 70, (("Empty.", 1, "a.wav"),)))
+    assert err.getvalue() == "left out: a.wav: Empty.\n"
+
+
+def test_speakers_are_a_table_by_number_and_verbose_shows_all_rows(
+    out: io.StringIO, err: io.StringIO
+) -> None:
+    rows = tuple((f"p{number}", number, 1 + number) for number in range(25))
+    PlainDisplay(out, err, 1).handle(SpeakerTable(rows[::-1]))
+    lines = err.getvalue().splitlines()
+    assert lines[:3] == [
+        "Speakers:",
+        "  p0   ->  speaker 0  (1 clip)",
+        "  p1   ->  speaker 1  (2 clips)",
+    ]
+    assert len(lines) == MAX_SPEAKERS + 2
+    assert lines[-1] == "  and 5 more; -v lists them all"
+    PlainDisplay(out, err, 1, verbose=True).handle(SpeakerTable(rows))
+    assert "speaker 24" in err.getvalue()
+
+
+def test_where_nobody_is_named_there_is_a_sentence_and_no_table(out: io.StringIO, err: io.StringIO) -> None:
+    PlainDisplay(out, err, 1).handle(SpeakerTable((("", 0, 7),)))
+    assert err.getvalue() == "Speakers: no folder or list names one, so all clips are speaker 0.\n"
 
 
 def test_names_cannot_steer_the_terminal(out: io.StringIO, err: io.StringIO) -> None:

@@ -7,19 +7,12 @@ Columns: `audio` and `text`; `speaker` and `conversation_id` where there are any
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from csm_repl.errors import UsageError
-from csm_repl.train.data.manifest import (
-    MAX_SPEAKER,
-    Manifest,
-    ManifestEntry,
-    Problem,
-    Utterance,
-    nothing_left,
-)
+from csm_repl.train.data.manifest import Manifest, ManifestEntry, ProblemList, Utterance
 from csm_repl.train.data.sounds import RowSound
 
 __all__ = ["read_hub", "read_rows", "read_saved"]
@@ -89,17 +82,16 @@ def read_rows(rows: Any, name: str, *, folder: Path | None) -> Manifest:
         rows = rows.cast_column(audio, _library().Audio(decode=False))
     texts = rows[text]
     speaker_column, conversation_column = _column(rows, _SPEAKER), _column(rows, _CONVERSATION)
-    labels = list(rows[speaker_column]) if speaker_column is not None else [0] * len(rows)
-    speakers, notes = _numbered(labels)
+    speakers = map(_label, rows[speaker_column]) if speaker_column is not None else [""] * len(rows)
     conversations = list(rows[conversation_column]) if conversation_column is not None else range(len(rows))
-    problems: list[Problem] = []
+    problems = ProblemList()
     turns: dict[Any, list[Utterance]] = {}
     spoiled = set()
     for row, (words, speaker, key) in enumerate(zip(texts, speakers, conversations, strict=True)):
         shown = f"{name}[{row}]"
         words = " ".join(words.split()) if isinstance(words, str) else ""
         if not words:
-            problems.append(Problem(shown, "The row has no text.", "Leave it out, or write its words."))
+            problems.add(shown, "The row has no text.", "Leave it out, or write its words.")
             spoiled.add(key)
             continue
         turns.setdefault(key, []).append(Utterance(shown, RowSound(rows, row, audio, folder), words, speaker))
@@ -109,24 +101,12 @@ def read_rows(rows: Any, name: str, *, folder: Path | None) -> Manifest:
         if key not in spoiled
     )
     if not entries:
-        raise nothing_left(f"The data set {name}", problems, "Use another split.")
-    return Manifest(entries, tuple(problems), notes)
+        raise problems.nothing_left(f"The data set {name}", "Use another split.")
+    return Manifest(entries, tuple(problems.kept), n_more_problems=problems.n_more)
 
 
-def _numbered(labels: Sequence[Any]) -> tuple[list[int], tuple[str, ...]]:
-    """Speakers as numbers that the console can speak as, and what to tell about it."""
-    if all(isinstance(label, int) and 0 <= label <= MAX_SPEAKER for label in labels):
-        return list(labels), ()
-    names = sorted({str(label) for label in labels})
-    if len(names) > MAX_SPEAKER + 1:
-        raise UsageError(
-            f"The data set has {len(names)} speakers, and there are numbers for {MAX_SPEAKER + 1}.",
-            "Use a part of it.",
-        )
-    number = {name: index for index, name in enumerate(names)}
-    shown = ", ".join(f"{name} = {index}" for name, index in list(number.items())[:8])
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return [number[str(label)] for label in labels], (f"Speakers: {shown}{more}.",)
+def _label(value: Any) -> str:
+    return "" if value is None else " ".join(str(value).split())
 
 
 def _column(rows: Any, names: tuple[str, ...]) -> str | None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from csm_repl.errors import UsageError
 from csm_repl.train.data.manifest import Manifest
 from csm_repl.train.data.sources.clip_folder import read_folder
 from csm_repl.train.data.sources.dataset import read_hub, read_saved
-from csm_repl.train.data.sources.jsonl import read_jsonl
+from csm_repl.train.data.sources.listing import read_list
+from csm_repl.train.data.sources.speakers import number_speakers
 
 __all__ = ["read_manifest", "read_manifests"]
 
@@ -20,7 +21,8 @@ def read_manifest(source: str, *, offline: bool = False, token: str | None = Non
     """Reads one source of data.
 
     Args:
-        source: a folder of clips, a `.jsonl` file, a folder that `save_to_disk` made, or `hf:NAME`.
+        source: a folder of clips, a list of utterances (JSONL, JSON, CSV, TSV), a folder that `save_to_disk`
+            made, or `hf:NAME`.
         offline: take a hub data set from the cache only.
         token: access token of the hub.
 
@@ -35,21 +37,41 @@ def read_manifest(source: str, *, offline: bool = False, token: str | None = Non
     if path.is_dir():
         return read_folder(path)
     if path.is_file():
-        return read_jsonl(path)
+        return read_list(path)
     base, colon, split = source.rpartition(":")
     if colon and Path(base).expanduser().is_dir():
         return read_saved(Path(base).expanduser(), split=split)
+    if path.exists():
+        raise UsageError(f"{source} is neither a folder nor a file.", "Give a folder of clips, or a list.")
     raise UsageError(
         f"There is no {source}.",
-        "Give a folder of clips, a .jsonl file, or hf:NAME for a data set of the hub.",
+        "Give a folder of clips, a list (.jsonl, .json, .csv, .tsv), or hf:NAME for a data set of the hub.",
     )
 
 
-def read_manifests(sources: Sequence[str], *, offline: bool = False, token: str | None = None) -> Manifest:
-    """Several sources as one, in their order. UsageError where one of them cannot be used."""
+def read_manifests(
+    sources: Sequence[str],
+    *,
+    known: Mapping[str, int] | None = None,
+    offline: bool = False,
+    token: str | None = None,
+) -> Manifest:
+    """Several sources as one, in their order, with a number for each speaker.
+
+    Args:
+        sources: as for `read_manifest`.
+        known: numbers that speakers have already.
+        offline, token: as for `read_manifest`.
+
+    Raises:
+        UsageError: one of them cannot be used, or there are more than 1,000 speakers.
+    """
     read = [read_manifest(source, offline=offline, token=token) for source in sources]
+    entries = tuple(entry for manifest in read for entry in manifest.entries)
     return Manifest(
-        tuple(entry for manifest in read for entry in manifest.entries),
+        entries,
         tuple(problem for manifest in read for problem in manifest.problems),
         tuple(note for manifest in read for note in manifest.notes),
+        sum(manifest.n_more_problems for manifest in read),
+        number_speakers((turn.speaker for entry in entries for turn in entry.turns), known or {}),
     )

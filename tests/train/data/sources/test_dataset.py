@@ -59,17 +59,11 @@ def test_arrays_are_sound_too() -> None:
     np.testing.assert_allclose(samples[0], voiced(0.5), atol=1e-6)
 
 
-def test_speakers_that_are_names_are_numbered_and_told() -> None:
-    manifest = read_rows(frame_positions(speaker=["p7", "p2", "p7"]), "set", folder=None)
-    assert [entry.turns[0].speaker for entry in manifest.entries] == [1, 0, 1]
-    assert manifest.notes == ("Speakers: p2 = 0, p7 = 1.",)
-
-
-def test_small_numbers_of_speakers_stay_and_large_ones_are_numbered() -> None:
-    small = read_rows(frame_positions(speaker_id=[7, 2, 7]), "set", folder=None)
-    assert [entry.turns[0].speaker for entry in small.entries] == [7, 2, 7]
-    large = read_rows(frame_positions(speaker_id=[7000, 2, 7000]), "set", folder=None)
-    assert {entry.turns[0].speaker for entry in large.entries} == {0, 1}
+def test_speakers_may_be_names_numbers_or_nothing() -> None:
+    manifest = read_rows(frame_positions(speaker=["p7", None, "p7"]), "set", folder=None)
+    assert [entry.turns[0].speaker for entry in manifest.entries] == ["p7", "", "p7"]
+    manifest = read_rows(frame_positions(speaker_id=[7000, 2, 7000]), "set", folder=None)
+    assert [entry.turns[0].speaker for entry in manifest.entries] == ["7000", "2", "7000"]
 
 
 def test_rows_of_one_conversation_are_its_turns() -> None:
