@@ -27,6 +27,7 @@ def load_csm_1b(
     *,
     model: _Path | None = None,
     revision: str | None = None,
+    adapter: _Path | None = None,
     dtype: str = "auto",
     quantize: str = "none",
     native: bool = True,
@@ -44,6 +45,7 @@ def load_csm_1b(
         device: auto (the default), cuda, cuda:N, mps or cpu; an explicit one never falls back.
         model: a name on the hub or a path, in the original's or transformers' layout; CSM-1B by default.
         revision: branch, tag or commit on the hub.
+        adapter: an adapter's folder, of csm-repl or of PEFT, that is added to the model.
         dtype: auto, bfloat16, float16 or float32.
         quantize: weights of the layers: none, int8, int4, fp8 on a newer GPU, or auto (int8 on a CPU,
             else none).
@@ -69,11 +71,15 @@ def load_csm_1b(
     wanted = next(value for value in (ckpt_path, model, DEFAULT_MODEL) if value is not None)
     placement = choose_placement("auto" if device is None else str(device), dtype, quantize)
     files = find_model(_model_name(wanted, name), revision=revision, offline=offline, token=token)
-    return Generator(
-        open_model(
-            files, placement, n_positions=n_positions, native_kernels=native, cache_dir=default_cache_dir()
-        )
+    loaded = open_model(
+        files,
+        placement,
+        adapter=None if adapter is None else Path(_model_name(adapter, "adapter")),
+        n_positions=n_positions,
+        native_kernels=native,
+        cache_dir=default_cache_dir(),
     )
+    return Generator(loaded)
 
 
 def load_csm_1b_local(

@@ -90,6 +90,10 @@ def find_adapter(folder: Path) -> AdapterFiles:
         config = _config(folder / name)
         base = config.get("base_model_name_or_path" if is_peft else "base_model")
         return AdapterFiles(folder, config, found, is_peft, base if isinstance(base, str) else "")
+    if (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"{folder} holds a model, and no adapter.", f"Use --model {folder} for it, without --adapter."
+        )
     raise CheckpointError(
         f"{folder} holds no adapter.",
         f"Give the folder that 'csm-repl train --lora' made, with {ADAPTER_FILE}, or one of PEFT, with "

@@ -6,16 +6,18 @@ room on the disk, and only then downloaded.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from csm_repl.errors import CheckpointError, HubError
 from csm_repl.events import Say
+from csm_repl.files.adapters import find_adapter, is_adapter
 from csm_repl.files.builtin import BUILTIN_MODEL, builtin_folder
 from csm_repl.files.checkpoint import (
     CODEC_PREFIX,
@@ -37,6 +39,8 @@ _UNGATED = (
     " Or use the ungated copy in transformers' layout that transformers' own model card used: "
     "--model eustlb/csm-1b."
 )
+_QUICK_S = (4.0, 6.0)
+"""To connect, and to answer, for a hub that is there."""
 log = logging.getLogger(__name__)
 
 
@@ -86,6 +90,8 @@ def find_model(
     folder = builtin_folder() if model == BUILTIN_MODEL else Path(model).expanduser()
     hub = _Hub(offline=offline, token=token, say=say)
     if model and folder.is_dir():
+        if is_adapter(folder):
+            raise _only_an_adapter(folder)
         tokenizer, codec = _companions(folder, hub, inside=has_codec(find_checkpoint(folder)))
         return ModelFiles(folder, tokenizer, codec, _optional(folder / "codec.json"), folder.name, None)
     if model == BUILTIN_MODEL:
@@ -99,6 +105,16 @@ def find_model(
             f"Give --model a folder with a checkpoint, or a name such as {DEFAULT_MODEL}.",
         )
     return _from_hub(model, revision, hub)
+
+
+def _only_an_adapter(folder: Path) -> CheckpointError:
+    adapter = find_adapter(folder)
+    made_for = f" for {adapter.base_model}" if adapter.base_model else ""
+    return CheckpointError(
+        f"{folder} holds an adapter{made_for}, and no model.",
+        f"Use --adapter {folder}, and with --model the model that it was trained on; "
+        f"'csm-repl merge {folder} -o DIR' makes one model of both.",
+    )
 
 
 def find_companions(
@@ -256,6 +272,7 @@ class _Hub:
         self.offline = offline or os.environ.get("HF_HUB_OFFLINE", "") in {"1", "true", "True", "ON", "YES"}
         self.token = token
         self.say = say
+        self._answered = False
 
     def cached(self, want: _Wanted) -> Path | None:
         from huggingface_hub import try_to_load_from_cache
@@ -334,7 +351,9 @@ class _Hub:
 
         page = f"https://huggingface.co/{repo}"
         try:
-            return call()
+            self._reach()
+            with _quiet_library():
+                return call()
         except errors.GatedRepoError as error:
             raise HubError(
                 f"{repo} is gated and this account has no access to it.",
@@ -377,6 +396,28 @@ class _Hub:
                 f"The download of {repo} could not be written: {error}.",
                 "Free some disk space, or set HF_HOME to a folder on a larger disk.",
             ) from error
+
+    def _reach(self) -> None:
+        """Asks once whether there is a hub, and does not wait long, as the library would for every file."""
+        if self._answered:
+            return
+        from huggingface_hub import constants, get_session
+
+        get_session().head(constants.ENDPOINT, timeout=_QUICK_S, allow_redirects=False)
+        self._answered = True
+
+
+@contextlib.contextmanager
+def _quiet_library() -> Iterator[None]:
+    """huggingface_hub logs each of its attempts with the raw error; in the end we say it once."""
+    from huggingface_hub.utils import logging as hub_logging
+
+    level = hub_logging.get_verbosity()
+    hub_logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        hub_logging.set_verbosity(level)
 
 
 def _unreachable(repo: str, page: str, error: BaseException) -> HubError:

@@ -5,7 +5,7 @@ speakers.json           whose number is whose
 metrics.csv, train.log, dashboard.png, samples/
 state.pt                what the run goes on from
 best/                   the best weights so far: a model, or an adapter
-adapter/, model/, model-transformers/    the results
+adapter/, adapter-peft/, model/, model-transformers/    the results
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class RunFolder:
         self.state = root / "state.pt"
         self.best = root / "best"
         self.adapter = root / "adapter"
+        self.adapter_peft = root / "adapter-peft"
         self.model = root / "model"
         self.transformers = root / "model-transformers"
 
@@ -66,7 +67,7 @@ class RunFolder:
             OutputError: the folder cannot be written.
         """
         notice = ""
-        results = (self.best, self.adapter, self.model, self.transformers)
+        results = (self.best, self.adapter, self.adapter_peft, self.model, self.transformers)
         for folder in (self.root, self.samples, *results):
             remove_leftovers(folder)
         if self.state.is_file():

@@ -66,3 +66,22 @@ def test_the_forks_number_of_codebooks_must_be_the_models(tiny_checkpoint: Path)
     load_csm_1b_local(str(tiny_checkpoint), "cpu", n_codebooks)
     with pytest.raises(ValueError, match="audio_num_codebooks"):
         load_csm_1b_local(str(tiny_checkpoint), "cpu", audio_num_codebooks=n_codebooks + 1)
+
+
+def test_an_adapter_is_added_to_the_model(micro_checkpoint: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(micro_checkpoint / "model.safetensors")
+    name = "backbone.layers.0.attn.q_proj"
+    n_out, n_in = weights[f"{name}.weight"].shape
+    learnt = {f"{name}.lora_a.weight": torch.randn(2, n_in), f"{name}.lora_b.weight": torch.randn(n_out, 2)}
+    save_file(learnt, tmp_path / "adapter.safetensors")
+    (tmp_path / "adapter.json").write_text(
+        '{"rank": 2, "alpha": 20, "targets": ["q_proj"], "base_model": "x/y"}'
+    )
+    plain = load_csm_1b(micro_checkpoint, "cpu").generate("Hi.", 0, [], 400, seed=1)
+    for adapter in (tmp_path, str(tmp_path)):
+        adapted = load_csm_1b(micro_checkpoint, "cpu", adapter=adapter).generate("Hi.", 0, [], 400, seed=1)
+        assert not torch.equal(adapted[: len(plain)], plain[: len(adapted)])
+    with pytest.raises(ValueError, match="adapter must be"):
+        load_csm_1b(micro_checkpoint, "cpu", adapter=3)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections import namedtuple
@@ -399,6 +400,26 @@ def test_an_unreachable_hub_is_named(published: FakeHub) -> None:
     error = hub_error(MODEL)
     assert "cannot be reached" in error.cause
     assert "network" in error.remedy
+
+
+@pytest.mark.parametrize("fault", ["refuses", "hangs", "has no address"])
+def test_one_quick_check_tells_that_there_is_no_hub(
+    published: FakeHub, fault: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is tried again, and the library's own reports of every attempt are not shown."""
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    monkeypatch.setattr("csm_repl.files.hub._QUICK_S", (0.3, 0.3))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        place = "127.0.0.1:1" if fault == "refuses" else f"127.0.0.1:{silent.getsockname()[1]}"
+        if fault == "has no address":
+            place = "hub.invalid"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://{place}")
+        error = hub_error(MODEL)
+    assert "cannot be reached" in error.cause
+    assert "Errno" not in str(error)
+    assert waits == []
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_hub_that_goes_away_before_the_download_is_unreachable(

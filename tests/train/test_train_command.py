@@ -60,12 +60,13 @@ def test_five_steps_of_lora_from_a_folder_give_models_that_speak(
     code, shown = main(command(clips, micro_checkpoint, *flags)), capfd.readouterr()
     assert code == 0, shown.err
     out = tmp_path / "out"
-    assert shown.out.split() == [str(out / name) for name in ("adapter", "model", "model-transformers")]
+    results = ("adapter", "adapter-peft", "model", "model-transformers")
+    assert shown.out.split() == [str(out / name) for name in results]
     assert steps_of(out) == [1, 2, 3, 4, 5]
     assert (out / "dashboard.png").read_bytes().startswith(b"\x89PNG")
     assert {path.name for path in out.iterdir()} == {
         "options.json", "speakers.json",
-        "metrics.csv", "dashboard.png", "train.log", "state.pt", "best", "adapter", "model",
+        "metrics.csv", "dashboard.png", "train.log", "state.pt", "best", "adapter", "adapter-peft", "model",
         "model-transformers", "samples",
     }  # fmt: skip
     assert [path.name for path in sorted((out / "samples").iterdir())] == [

@@ -22,6 +22,7 @@ from csm_repl.model.weights.published import read_published
 from csm_repl.model.weights.tensors import open_weights
 from csm_repl.train.events import Note
 from csm_repl.train.export.model_folder import natural_layout, write_model
+from csm_repl.train.export.peft import write_peft
 from csm_repl.train.learn.initialise import load_network, new_network
 from csm_repl.train.learn.lora import adapted_state, add_lora, write_adapter
 from csm_repl.train.learn.network import TrainableCSM
@@ -146,6 +147,8 @@ class AdaptedModel:
         # Summed in float32, and rounded once.
         config = self._checkpoint.config
         learnt = read_adapter(find_adapter(folder.adapter), config)
+        write_peft(folder.adapter_peft, learnt, config, base_model=self._base_model)
+        yield folder.adapter_peft
         merged = apply_adapter({name: tensor.float() for name, tensor in base.items()}, learnt)
         del base
         if natural_layout(config) == "original":

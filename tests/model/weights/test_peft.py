@@ -16,6 +16,7 @@ from csm_repl.errors import CheckpointError
 from csm_repl.files.adapters import find_adapter
 from csm_repl.files.checkpoint import find_checkpoint
 from csm_repl.files.config import parse_config
+from csm_repl.files.hub import find_model
 from csm_repl.files.json_files import read_config
 from csm_repl.model.csm import CSM
 from csm_repl.model.weights.adapters import read_adapter
@@ -130,3 +131,14 @@ def test_what_would_change_the_result_is_refused_by_name(
     write_peft(tmp_path / "adapter", base, **config)
     with pytest.raises(CheckpointError, match=why):
         load(base, tmp_path / "adapter")
+
+
+def test_an_adapter_given_as_a_model_and_a_model_as_an_adapter_are_named(base: Path, tmp_path: Path) -> None:
+    write_peft(tmp_path / "adapter", base)
+    with pytest.raises(CheckpointError, match=r"holds an adapter for x/y, and no model\. Use --adapter"):
+        find_model(str(tmp_path / "adapter"))
+    with pytest.raises(CheckpointError, match=r"holds a model, and no adapter\. Use --model"):
+        find_adapter(base)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="holds no adapter"):
+        find_adapter(tmp_path / "empty")
