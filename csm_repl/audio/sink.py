@@ -250,8 +250,6 @@ class _FileSink(AudioSink):
             self._file.seek(0)
             self._file.write(_wav_header(self._rate, n_samples))
         sync(self._file)
-        if os.name == "nt":  # where an open file cannot be renamed
-            self._file.close()
 
     def _encode(self, n_samples: int) -> None:
         temp = unfinished_path(self._path.parent)
@@ -273,6 +271,7 @@ class _FileSink(AudioSink):
             sync(file)
 
     def _place(self, temp: Path) -> None:
+        self._release()
         try:
             put_in_place(temp, self._path, self._replace)
             return
@@ -299,6 +298,7 @@ class _FileSink(AudioSink):
             raise OutputError(error.cause, f"The sound is in {kept}.") from error
 
     def _kept(self) -> Path | None:
+        self._release()
         path = self._path.with_suffix(".wav") if self._is_encoded else self._path
         with contextlib.suppress(OSError):
             return self._first_free(self._temp, path)
@@ -327,6 +327,12 @@ class _FileSink(AudioSink):
                 put_in_place(temp, other, replace=False)
                 return other
         raise AssertionError  # the count has no end
+
+    def _release(self) -> None:
+        """Closes the file where no open file can be renamed; elsewhere, it is all that is left of a folder
+        that was removed."""
+        if os.name == "nt":
+            self._file.close()
 
     def _discard(self) -> None:
         with contextlib.suppress(OSError):
