@@ -42,6 +42,7 @@ _AHEAD = 16
 """Sounds that are read and not yet encoded: bounds the memory, at half a minute each under 50 MB."""
 _PROGRESS_EVERY_S = 0.1
 _MOST_REASONS = 12
+_MUCH_S = 1.0
 _MISSING_S = 0.5
 """Lists round their times; words are missing where the file ends that much before its part."""
 
@@ -69,6 +70,8 @@ class _Fetched:
     stamp: str | None
     samples: torch.Tensor | None
     """float32 [N] at 24 kHz, prepared; None where the codes are known."""
+    recorded_s: float = 0.0
+    """Length before it was prepared; with samples only."""
 
 
 class _LeftOutCount:
@@ -131,6 +134,8 @@ class CorpusReader:
         self._words = words
         self._n_encoded = 0
         self._n_heard = 0
+        self._mostly_silent: list[tuple[LazySound, float, float]] = []
+        """Sounds of which less than half is used: seconds used, seconds recorded."""
         self._found: dict[LazySound, str | ClipError] = {}
         self._numbers: Mapping[str, int] = {}
 
@@ -161,7 +166,8 @@ class CorpusReader:
                 else:
                     items.append(item)
                     n_frames += item.n_frames
-                if time.perf_counter() - reported > _PROGRESS_EVERY_S:
+                is_last = n_done == manifest.n_utterances
+                if time.perf_counter() - reported > _PROGRESS_EVERY_S and not is_last:
                     reported = time.perf_counter()
                     yield self._progress(n_done, manifest, n_frames, started)
         finally:
@@ -171,6 +177,7 @@ class CorpusReader:
         yield self._progress(n_done, manifest, n_frames, started)
         if left_out.n:
             yield left_out.total(len(items))
+        yield from self._silence_note(manifest)
         if self._cache.problem is not None:
             yield Note(f"Encoded clips are not kept for the next run: {self._cache.problem.cause}")
         if self._n_heard:
@@ -181,6 +188,19 @@ class CorpusReader:
                 f"Nothing is left to train on. The first fault: {first.name}: {first.cause}", first.remedy
             )
         return Corpus(tuple(items), left_out.n, self._codec.frame_rate)
+
+    def _silence_note(self, manifest: Manifest) -> Iterator[Note]:
+        if not self._mostly_silent:
+            return
+        sound, used_s, recorded_s = min(self._mostly_silent, key=lambda found: found[1] / found[2])
+        turns = (turn for entry in manifest.entries for turn in entry.turns)
+        name = next(turn.name for turn in turns if turn.sound == sound)
+        n = len(self._mostly_silent)
+        yield Note(
+            f"Of {n:,} {'clip' if n == 1 else 'clips'} more than half was cut as silence (most of {name}: "
+            f"{used_s:.1f} of {recorded_s:.1f} s are left). If speech is missing, cut out what is far louder "
+            "than it, or do without --shorten-silence."
+        )
 
     def _progress(self, n_done: int, manifest: Manifest, n_frames: int, started: float) -> Reading:
         return Reading(
@@ -212,7 +232,9 @@ class CorpusReader:
                     n_frames += codes.shape[1]
                 except ClipError as error:
                     self._found[sound] = error
-                if time.perf_counter() - reported > _PROGRESS_EVERY_S:
+                # All are done only when their words are there as well.
+                is_last = n_done >= manifest.n_utterances
+                if time.perf_counter() - reported > _PROGRESS_EVERY_S and not is_last:
                     reported = time.perf_counter()
                     yield self._progress(n_done, manifest, n_frames, started)
 
@@ -220,19 +242,23 @@ class CorpusReader:
         """Runs in a thread."""
         stamp = sound.stamp()
         digest = self._cache.digest_of(stamp) or sound.digest()
-        samples = None if digest in self._cache else self._read(sound)
-        return _Fetched(digest, stamp, samples)
+        if digest in self._cache:
+            return _Fetched(digest, stamp, None)
+        return _Fetched(digest, stamp, *self._read(sound))
 
-    def _read(self, sound: LazySound) -> torch.Tensor:
+    def _read(self, sound: LazySound) -> tuple[torch.Tensor, float]:
+        """Prepared samples, and the length before that in seconds."""
         # What is long before its silences are shortened may be short enough afterwards.
         longest = MAX_FILE_SECONDS if self._options.shorten_silence else self._options.max_seconds
         with torch.inference_mode():
             samples, rate = sound.read(longest)
-            return prepare_clip(samples, rate, self._prepare)
+            return prepare_clip(samples, rate, self._prepare), samples.shape[1] / rate
 
     def _encoded(self, sound: LazySound, found: _Fetched) -> torch.Tensor:
         # Without samples the shard has turned out to be damaged.
-        samples = self._read(sound) if found.samples is None else found.samples
+        samples, recorded_s = found.samples, found.recorded_s
+        if samples is None:
+            samples, recorded_s = self._read(sound)
         try:
             codes = self._codec.encode(samples)
         except RuntimeError as error:
@@ -243,6 +269,9 @@ class CorpusReader:
                 ) from error
             raise ClipError(f"The codec cannot encode the clip: {error}.", "Cut it shorter.") from error
         self._n_encoded += 1
+        seconds = len(samples) / SAMPLE_RATE
+        if recorded_s - seconds > max(_MUCH_S, seconds):
+            self._mostly_silent.append((sound, seconds, recorded_s))
         return self._cache.put(found.digest, codes)
 
     def _check_length(self, sound: LazySound, n_frames: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["FileSound", "LazySound", "RowSound"]
+
+_LOWEST_RATE, _HIGHEST_RATE = 1_000, 1_000_000
+"""Hz. Telephones have 8,000, studios up to 384,000."""
 
 
 class LazySound(Protocol):
@@ -110,18 +114,28 @@ class RowSound:
 
     def _value(self) -> FileSound | bytes | tuple[torch.Tensor, int]:
         value = self.rows[self.row][self.column]
-        if isinstance(value, str):
-            return FileSound((self.folder or Path()) / value)
-        if isinstance(value, dict):
-            if value.get("bytes"):
-                return bytes(value["bytes"])
-            if value.get("path"):
-                return FileSound((self.folder or Path()) / str(value["path"]))
-            if value.get("array") is not None and value.get("sampling_rate"):
-                return _samples(value["array"]), int(value["sampling_rate"])
+        if not isinstance(value, dict):
+            value = {"path": value}
+        data, path, rate = value.get("bytes"), value.get("path"), value.get("sampling_rate")
+        if isinstance(data, bytes) and data:
+            return data
+        if isinstance(path, str) and path:
+            return FileSound(self._file(path))
+        array = value.get("array")
+        if array is not None and isinstance(rate, (int, float)) and _LOWEST_RATE <= rate <= _HIGHEST_RATE:
+            return _samples(array), int(rate)
         raise ClipError(
             f"The column {self.column} holds no sound.", "It must be an Audio column, or paths of files."
         )
+
+    def _file(self, path: str) -> Path:
+        try:
+            name = os.fsencode(path)
+        except UnicodeError:
+            name = b"\0"
+        if b"\0" in name:
+            raise ClipError(f"The column {self.column} holds what cannot be a path.", "Correct it.")
+        return (self.folder or Path()) / path
 
 
 def _samples(values: Any) -> torch.Tensor:

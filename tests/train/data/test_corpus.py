@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.train.data.code_cache import CodeCache
 from csm_repl.train.data.corpus import Corpus, CorpusReader, prepare_options, word_finder
 from csm_repl.train.data.sources.registry import read_manifests
-from csm_repl.train.events import LeftOut, Note, Reading
+from csm_repl.train.events import LeftOut, LeftOutTotal, Note, Reading
 from csm_repl.train.options import DataOptions
 from csm_repl.voices.cache import ClipCache
 from tests.support.fake_voices import Listener
@@ -316,3 +317,59 @@ def test_silences_stay_unless_they_are_to_be_shortened(reading: Reader, tmp_path
     assert reading.read(folder).items[0].n_frames == 63
     reading.options = DataOptions(shorten_silence=True)
     assert reading.read(folder).items[0].n_frames < 35
+
+
+def test_a_clip_that_is_mostly_cut_as_silence_is_told(reading: Reader, clips: Path) -> None:
+    write_clip(clips / "quiet.wav", "Clip.", 1.0)
+    with wave.open(str(clips / "quiet.wav"), "rb") as file:
+        spoken = file.readframes(file.getnframes())
+    with wave.open(str(clips / "quiet.wav"), "wb") as file:
+        file.setparams((1, 2, 24_000, 0, "NONE", ""))
+        file.writeframes(spoken + bytes(2 * 24_000 * 4))
+    reading.options = DataOptions(shorten_silence=True)
+    reading.read(clips)
+    [note] = reading.notes
+    assert note.startswith("Of 1 clip more than half was cut as silence (most of quiet.wav: 1.")
+    assert "of 5.0 s are left" in note
+
+
+def test_a_part_that_goes_on_behind_the_files_end_is_left_out(reading: Reader, clips: Path) -> None:
+    lines = [{"audio": "0.wav", "text": "A", "start": 0.2, "end": end} for end in (1.0, 1.3, 3.0)]
+    (clips / "data.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert len(reading.read(clips / "data.jsonl").items) == 2
+    [(name, cause)] = reading.left_out
+    assert name == "0.wav 0.2-3 s"
+    assert "The file ends 2.0 s before the part of it that is named does" in cause
+
+
+def test_what_is_left_out_is_counted_by_its_reason(reading: Reader, clips: Path) -> None:
+    lines = [{"audio": f"no{n}.wav", "text": "A"} for n in range(30)]
+    lines += [{"audio": "0.wav", "text": "A"}, {"audio": "/", "text": "A"}]
+    (clips / "data.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    corpus = reading.read(clips / "data.jsonl")
+    [total] = [event for event in reading.events if isinstance(event, LeftOutTotal)]
+    assert (total.n, total.n_total, corpus.n_left_out) == (31, 32, 31)
+    assert [(n, name) for _, n, name in total.reasons] == [(30, "no0.wav"), (1, "data.jsonl, line 32")]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_codes_that_were_damaged_on_the_disk_are_made_again(
+    damage: str, reading: Reader, clips: Path
+) -> None:
+    wanted = reading.read(clips)
+    assert reading.cache_dir is not None
+    [shard] = reading.cache_dir.rglob("*.npz")
+    data = bytearray(shard.read_bytes())
+    data[data.find(b"codes.npy") + 250] ^= 1
+    shard.write_bytes(data[:300] if damage == "cut" else data)
+    found = reading.read(clips)
+    assert reading.codec.calls == 6
+    for item, other in zip(wanted.items, found.items, strict=True):
+        assert torch.equal(item.turns[0].codes, other.turns[0].codes)
+    reading.read(clips)
+    assert reading.codec.calls == 6
+
+
+def test_the_end_of_the_reading_is_reported_once(reading: Reader, clips: Path) -> None:
+    reading.read(clips)
+    assert sum(isinstance(event, Reading) and event.n_done == event.n_total for event in reading.events) == 1

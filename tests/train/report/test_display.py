@@ -164,3 +164,9 @@ def test_the_show_fits_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(open_display(load_settings({}), 10)) is PlainDisplay
     monkeypatch.setattr("sys.stderr", io.StringIO())
     assert type(open_display(load_settings({}), 10)) is PlainDisplay
+
+
+def test_the_128_digits_of_a_common_voice_speaker_are_shortened(out: io.StringIO, err: io.StringIO) -> None:
+    PlainDisplay(out, err, 1).handle(SpeakerTable((("ab" * 64, 0, 7),)))
+    [_, line] = err.getvalue().splitlines()
+    assert line == f"  {'ab' * 15}a…  ->  speaker 0  (7 clips)"

@@ -87,8 +87,11 @@ class _FolderReader:
     def read(self) -> Manifest:
         if not self._root.is_dir():
             raise UsageError(f"There is no folder {self._root}.", "Check its name.")
-        for folder in sorted(self._walk(), key=lambda folder: folder.parts):
+        folders = sorted(self._walk(), key=lambda folder: folder.parts)
+        # All lists first: one may name clips of any folder.
+        for folder in folders:
             self._read_lists(folder)
+        for folder in folders:
             self._read_clips(folder)
         self._take_clips()
         self._note_what_was_read_and_skipped()

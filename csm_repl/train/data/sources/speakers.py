@@ -145,4 +145,6 @@ def _folded(name: str) -> str:
 def _sort_key(name: str) -> list[tuple[int, int, str]]:
     """Numbers in a name count as numbers: p9 comes before p10."""
     parts = re.split(r"([0-9]{1,30})", _folded(name))
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
+    return [
+        (0, int(part), "") if part.isascii() and part.isdecimal() else (1, 0, part) for part in parts if part
+    ]

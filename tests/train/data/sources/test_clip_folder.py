@@ -169,6 +169,14 @@ def test_what_only_looks_like_a_list_does_no_harm(text: str, tmp_path: Path) -> 
     assert not manifest.problems
 
 
+def test_a_list_may_lie_beside_the_folder_of_its_clips(tmp_path: Path) -> None:
+    clips(tmp_path, "audio/a.wav")
+    write(tmp_path / "manifests/train.json", '{"audio_filepath": "../audio/a.wav", "text": "One."}')
+    manifest = read_folder(tmp_path)
+    assert words(manifest) == {"a.wav": "One."}
+    assert len(manifest.entries) == 1
+
+
 def test_clips_have_their_own_words_beside_those_of_a_list(tmp_path: Path) -> None:
     clips(tmp_path, "a.wav", "b.wav", "c.wav")
     write(tmp_path / "metadata.csv", "file_name,text\na.wav,Listed.\n")

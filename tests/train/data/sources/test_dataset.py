@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from csm_repl.errors import ClipError, UsageError
+from csm_repl.train.data.sounds import RowSound
 from csm_repl.train.data.sources.dataset import read_rows
 from csm_repl.train.data.sources.registry import read_manifest
 from tests.support.speech import voiced, write_clip
@@ -123,3 +124,27 @@ def test_the_hubs_name_config_split_and_manners_reach_the_loader(monkeypatch: py
 def test_a_data_set_that_is_not_there_is_one_sentence_with_its_page() -> None:
     with pytest.raises(UsageError, match=r"huggingface\.co/datasets/owner/nothing"):
         read_manifest("hf:owner/nothing", offline=True)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"path": "a\0b"},
+        {"path": "/"},
+        {"path": 5},
+        "\ud800.wav",
+        "x" * 5_000,
+        None,
+        {"bytes": b"noise"},
+        {"bytes": "text"},
+        {"bytes": 10**15},
+        {"array": [1, "a"], "sampling_rate": 24_000},
+        *({"array": [0.1] * 99, "sampling_rate": rate} for rate in (0.5, -3, float("inf"), "abc", [1], None)),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_absurd_values_are_clip_errors(value: Any, tmp_path: Path) -> None:
+    sound = RowSound([{"audio": value}], 0, "audio", tmp_path)
+    sound.stamp()
+    with pytest.raises(ClipError):
+        sound.read(30.0)
