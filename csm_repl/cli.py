@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from csm_repl import __version__
-from csm_repl.errors import CsmReplError, ExitCode, UsageError
+from csm_repl.errors import CsmReplError, ExitCode, UsageError, in_words
 from csm_repl.settings import OptionParser, Settings, load_settings, nearest, specs
 from csm_repl.settings.completion import SHELLS, completion_script
 from csm_repl.terminal import (
@@ -84,13 +84,15 @@ def _guarded(words: list[str]) -> int:
         from csm_repl.paths import log_file
 
         tell(
-            f"csm-repl: Unexpected error: {type(error).__name__}: {error}. "
+            f"csm-repl: Unexpected error: {type(error).__name__}: {in_words(str(error))}. "
             f"The details are in {log_file()}; --debug shows them."
         )
         return int(ExitCode.SOME_LINES_FAILED)
 
 
 def _main(words: list[str]) -> ExitCode:
+    if not {"-h", "--help", "--version"} & set(words):
+        _check_folder()
     if words[:1] in (["train"], ["merge"]):
         with held_interrupts():
             from csm_repl.train.command import run_merge, run_train
@@ -114,6 +116,16 @@ def _main(words: list[str]) -> ExitCode:
         from csm_repl.front.doctor import run_doctor, run_voices
 
     return run_doctor(settings) if command == "doctor" else run_voices(settings)
+
+
+def _check_folder() -> None:
+    # Torch's libraries would end the process without a word that helps.
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise UsageError(
+            "The current folder is not there any more.", "Change to one that is, and start again."
+        ) from error
 
 
 def _speak(settings: Settings, scripts: list[str]) -> ExitCode:

@@ -17,6 +17,7 @@ This module imports nothing but the standard library.
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
 
 __all__ = [
@@ -32,7 +33,11 @@ __all__ = [
     "OutputError",
     "TrainingError",
     "UsageError",
+    "in_words",
 ]
+
+# As Python, Windows and Rust number what the system says.
+_NUMBERS = re.compile(r"\[(?:Errno|WinError) -?\d+\]\s*|\s*\(os error \d+\)")
 
 
 class ExitCode(IntEnum):
@@ -48,6 +53,11 @@ class ExitCode(IntEnum):
     TERMINATED = 143
 
 
+def in_words(text: str) -> str:
+    """The text of an error without the system's numbers: `[Errno 28] No space left` -> `No space left`."""
+    return _NUMBERS.sub("", text)
+
+
 class CsmReplError(Exception):
     """Base of everything this package raises on purpose.
 
@@ -59,6 +69,7 @@ class CsmReplError(Exception):
     exit_code = ExitCode.SOME_LINES_FAILED
 
     def __init__(self, cause: str, remedy: str = "") -> None:
+        cause = in_words(cause)
         super().__init__(f"{cause} {remedy}".strip())
         self.cause = cause
         self.remedy = remedy

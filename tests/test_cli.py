@@ -322,3 +322,60 @@ def test_a_mistyped_option_is_answered_with_the_nearest(
 ) -> None:
     assert main(words) == 2
     assert f"Did you mean {meant}?" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["doctor"], ["train", "x"], ["-"]])
+def test_a_current_folder_that_is_gone_is_said(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    script = 'rmdir "$PWD"; exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", sys.executable, "-m", "csm_repl", *words],
+        cwd=tmp_path / "gone", capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "The current folder is not there any more." in done.stderr
+
+
+def test_the_systems_numbers_are_not_shown() -> None:
+    from csm_repl.errors import UsageError, in_words
+
+    raw = [
+        str(OSError(28, "No space left on device", "x.wav")),
+        "<urlopen error [Errno -2] Name or service not known>",
+        "[WinError 5] Access is denied",
+        "No such file or directory (os error 2)",
+    ]
+    assert [in_words(text) for text in raw] == [
+        "No space left on device: 'x.wav'",
+        "<urlopen error Name or service not known>",
+        "Access is denied",
+        "No such file or directory",
+    ]
+    assert "Errno" not in str(UsageError(raw[0], ""))
+
+
+@pytest.mark.parametrize("command", ["voices", "doctor"])
+def test_a_references_folder_that_may_not_be_read_is_not_called_empty(
+    command: str,
+    tmp_path: Path,
+    tiny_checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "references"
+    folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+    listed = Path.iterdir
+
+    def refused(path: Path) -> object:
+        if path.name == "references":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    main([command, "--model", str(tiny_checkpoint)])
+    shown = capfd.readouterr().out
+    assert "The references folder references cannot be read: Permission denied." in shown
+    assert "No clips" not in shown
+    assert "no usable clips" not in shown

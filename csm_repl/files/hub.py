@@ -262,7 +262,10 @@ def hub_login(token: str | None = None) -> str:
 
     if token:
         return "a token is set (HF_TOKEN)"
-    return "logged in (stored token)" if get_token() else "not logged in"
+    try:
+        return "logged in (stored token)" if get_token() else "not logged in"
+    except OSError as error:
+        return f"not logged in (the stored token cannot be read: {error.strerror})"
 
 
 class _Hub:

@@ -85,12 +85,15 @@ def load_settings(
         raise UsageError("-q and -v exclude each other.", "Give one of them.")
     if not settings.quiet:
         if dotenv is not None:
-            _tell_of_file(file, dotenv.absolute(), origins, say)
+            _tell_of_file(file, dotenv, origins, say)
         _tell_of_unknown(environ, "the environment", say)
     return settings
 
 
 def _tell_of_file(file: DotEnv, path: Path, origins: Mapping[str, Origin], say: Say) -> None:
+    if not (file.values or file.broken):
+        return  # the current folder may be gone
+    path = path.absolute()
     changed = [
         f"{setting.dashed} {'(hidden)' if setting.name in SECRETS else _shortened(file.values[setting.env])}"
         for setting in specs()

@@ -36,6 +36,8 @@ _OPTIMISED = ("-O3", "-fno-math-errno", "-std=gnu11", "-fPIC")
 _OPENMP = ("-Xclang", "-fopenmp") if platform.system() == "Darwin" else ("-fopenmp",)
 """Apple's compiler knows OpenMP and does not admit it."""
 
+from csm_repl.errors import in_words
+
 log = logging.getLogger(__name__)
 
 
@@ -85,7 +87,7 @@ def build(source: Path, folders: Iterator[Path] | list[Path], *, flags: tuple[st
             return Built(None, f"No native kernels: {error.summary}.")
         except OSError as error:
             log.info("no library in %s: %s", folder, error)
-            problem = str(error)
+            problem = in_words(str(error))
     return Built(None, f"No native kernels: {problem}.")
 
 
