@@ -20,7 +20,7 @@ import os, socket, sys
 import moshi.models, numpy, pydub, rich, safetensors.torch, soundfile, tokenizers, torch, torchaudio
 from csm_repl import cli
 from csm_repl.front import jobs
-from csm_repl.front.pipe import run
+from csm_repl.front.pipe import run, speak
 from csm_repl.studio import open
 
 encodings = {"encoding": "utf-8", "closefd": False}

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import io
 import os
 import sys
 from collections.abc import Sequence
 
 from csm_repl.audio import SAMPLE_RATE, AudioSink, open_sink
-from csm_repl.audio.player import Player, open_player
 from csm_repl.clock import counted_stops
-from csm_repl.errors import ExitCode, LineError, OutputError, UsageError
-from csm_repl.events import ScriptLine, Stopped
-from csm_repl.front.jobs import Interrupts, run_job
-from csm_repl.front.pipe.expected import expected_lines
-from csm_repl.front.pipe.lines import LineFeed, read_lines
-from csm_repl.front.pipe.listener import Listener
-from csm_repl.front.pipe.scripts import STDIN, check_scripts, open_script, script_labels
-from csm_repl.front.pipe.side_by_side import SideBySide
-from csm_repl.front.printers import JsonPrinter, PlainPrinter, ScriptProgress, StatusLine
+from csm_repl.errors import ExitCode, OutputError
+from csm_repl.events import Stopped
+from csm_repl.front.jobs import Interrupts
+from csm_repl.front.pipe.scripts import check_scripts
+from csm_repl.front.printers import JsonPrinter, PlainPrinter, StatusLine
+from csm_repl.outputs.takes import TakeFolder
 from csm_repl.settings import Settings
-from csm_repl.studio import Studio, open_studio
-from csm_repl.studio.commands import run_line
+from csm_repl.terminal import held_interrupts
 
 __all__ = ["run_pipe"]
 
@@ -52,16 +45,14 @@ def run_pipe(settings: Settings, scripts: Sequence[str]) -> ExitCode:
         if status is not None:
             stack.callback(status.clear)
         try:
-            # A script that is not there and an output that cannot be written are said before the model loads.
+            # A script that is not there and an output that cannot be written are said before torch is loaded.
             check_scripts(scripts)
             sink = _open_sink(settings, stack)
-            studio = open_studio(settings, say=printer.say)
-            progress = None
-            if watched:
-                expected = expected_lines(scripts, offsets=settings.offsets == "on")
-                progress = ScriptProgress(expected, status, printer.say)
-            listener = Listener(printer, sink, _player(settings, studio, printer), progress)
-            return _run(studio, scripts, listener)
+            TakeFolder(settings.output).check_writable()
+            with held_interrupts():
+                from csm_repl.front.pipe.speak import speak
+
+            return speak(settings, scripts, printer, sink, status=status, watched=watched)
         except KeyboardInterrupt:
             printer.handle(Stopped("Stopped."), 0)
             return ExitCode.INTERRUPTED
@@ -77,15 +68,6 @@ def _open_sink(settings: Settings, stack: contextlib.ExitStack) -> AudioSink | N
     )
 
 
-def _player(settings: Settings, studio: Studio, printer: PlainPrinter) -> Player | None:
-    if not settings.play:
-        return None
-    player, problem = open_player(studio.codec.sample_rate)
-    if problem:
-        printer.say(problem)
-    return player
-
-
 def _reader_left(printer: PlainPrinter) -> ExitCode:
     # Python would complain once more when it flushes stdout at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -94,43 +76,3 @@ def _reader_left(printer: PlainPrinter) -> ExitCode:
             OutputError("The program that read stdout has closed it.", "The takes so far are kept.")
         )
     return ExitCode.SOME_LINES_FAILED
-
-
-def _run(studio: Studio, scripts: Sequence[str], listener: Listener) -> ExitCode:
-    # Voices that cannot be used are said once, before the first line.
-    interrupted = run_job(studio.refresh_voices(), lambda event: listener.handle(event, 0))
-    for label, script in zip(script_labels(scripts), scripts, strict=True):
-        if interrupted or listener.quit:
-            break
-        listener.begin_script(label)
-        try:
-            with open_script(script) as file:
-                interrupted = _run_script(studio, file, listener, script)
-        except UsageError as error:  # it has gone since it was looked at
-            listener.fail(error, 0)
-    listener.finish(studio.finish(), interrupted=interrupted)
-    if interrupted:
-        return ExitCode.INTERRUPTED
-    return ExitCode.SOME_LINES_FAILED if listener.failed else ExitCode.OK
-
-
-def _run_script(studio: Studio, file: io.BufferedReader, listener: Listener, script: str) -> bool:
-    if studio.engine.n_slots > 1:
-        return SideBySide(studio, LineFeed(file, buffered=script != STDIN), listener, script).run()
-    return _run_one_by_one(studio, file, listener, script)
-
-
-def _run_one_by_one(studio: Studio, file: io.BufferedReader, listener: Listener, script: str) -> bool:
-    """Speaks line by line; whether Ctrl-C stopped it."""
-    for number, text in read_lines(file):
-        handle = functools.partial(listener.handle, line=number)
-        try:
-            if isinstance(text, LineError):
-                raise text
-            if run_job(run_line(studio, text, ScriptLine(script, number)), handle):
-                return True
-        except Exception as error:
-            listener.fail(error, number)
-        if listener.quit:
-            break
-    return False

@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from csm_repl.errors import in_words
 from csm_repl.paths import remove_leftovers, unfinished_path
 
 __all__ = ["Built", "build", "compilers", "library", "needs_compiling"]
@@ -35,8 +36,6 @@ _OPTIMISED = ("-O3", "-fno-math-errno", "-std=gnu11", "-fPIC")
 """`-fno-math-errno` lets square roots be instructions; nothing that changes results is switched on."""
 _OPENMP = ("-Xclang", "-fopenmp") if platform.system() == "Darwin" else ("-fopenmp",)
 """Apple's compiler knows OpenMP and does not admit it."""
-
-from csm_repl.errors import in_words
 
 log = logging.getLogger(__name__)
 
