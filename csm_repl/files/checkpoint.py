@@ -20,6 +20,16 @@ CODEC_PREFIX = "codec_model."
 """Before the names of a codec inside a model, in transformers' layout."""
 
 
+FIRST_CONFIG: Mapping[str, Any] = {
+    # `ModelArgs` in the original's first generator.py.
+    "backbone_flavor": "llama-1B",
+    "decoder_flavor": "llama-100M",
+    "text_vocab_size": 128_256,
+    "audio_vocab_size": 2051,
+    "audio_num_codebooks": 32,
+}
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """The files of a model and what its config says."""
@@ -67,7 +77,7 @@ def find_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         CheckpointError: no config, not a CSM, no weights, or shards missing.
     """
-    raw = read_config(folder / "config.json")
+    raw = _config_of(folder)
     source = str(folder / "config.json")
     config = parse_config(raw, source=source)
     available = {path.name for path in folder.iterdir()}
@@ -87,6 +97,14 @@ def find_checkpoint(folder: Path) -> Checkpoint:
         if not path.is_file():  # a FIFO would be waited for
             raise CheckpointError(f"{path} is no regular file.", DOWNLOAD_AGAIN)
     return Checkpoint(folder, layout, config, weights)
+
+
+def _config_of(folder: Path) -> Mapping[str, Any]:
+    """Of a folder; a `ckpt.pt` alone is CSM-1B as it was in its first weeks, before it had a config.json."""
+    path = folder / "config.json"
+    if not path.exists() and (folder / "ckpt.pt").is_file():
+        return FIRST_CONFIG
+    return read_config(path)
 
 
 def _has_transformers_names(path: Path) -> bool:

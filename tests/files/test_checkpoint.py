@@ -110,3 +110,36 @@ def test_a_pipe_in_place_of_a_file_is_named_and_not_waited_for(folder: Path, nam
 def test_a_config_nested_without_end_is_named(folder: Path) -> None:
     (folder / "config.json").write_text('{"a":' * 50_000)
     assert "nested too deep" in error_of(folder).cause
+
+
+def test_a_ckpt_pt_alone_is_csm_1b_as_it_was_in_its_first_weeks(
+    tmp_path: Path, micro_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    from csm_repl import load_csm_1b
+
+    for name in (
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "codec.json",
+        "codec.safetensors",
+        "mimi.safetensors",
+    ):
+        if (micro_checkpoint / name).is_file():
+            (tmp_path / name).symlink_to(micro_checkpoint / name)
+    torch.save(load_file(micro_checkpoint / "model.safetensors"), tmp_path / "ckpt.pt")
+    found = find_checkpoint(tmp_path)
+    assert (found.config.backbone.n_layers, found.config.decoder.n_layers) == (16, 4)
+    assert (found.config.text_vocab_size, found.config.audio_vocab_size) == (128_256, 2051)
+    assert found.config.n_codebooks == 32
+    # Of another model it is an error that says so, and not a shape in a traceback.
+    with pytest.raises(CheckpointError, match="belongs to the model"):
+        load_csm_1b(tmp_path / "ckpt.pt", "cpu")
+    config = json.loads((micro_checkpoint / "config.json").read_text())
+    monkeypatch.setattr("csm_repl.files.checkpoint.FIRST_CONFIG", config)
+    assert len(load_csm_1b(tmp_path / "ckpt.pt", "cpu").generate("Hi.", 0, [], 160, seed=1)) > 0
+    (tmp_path / "ckpt.pt").rename(tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        find_checkpoint(tmp_path)
