@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
+import gc
 import hashlib
 import io
 import itertools
@@ -58,8 +60,9 @@ _ENOUGH = 20
 """Measurements from which growth can be told from unrest."""
 _TINY_LIMIT = 1_000
 """Bytes; no take and no sidecar fits."""
-_MOST_GROWTH = 5.0
-"""MB that 1,000 lines may add, besides the conversation's codes: what the heap's own unrest comes to."""
+_MOST_GROWTH = 15.0
+"""MB that 1,000 lines may add, besides the conversation's codes: the history that `$HISTORY$` shows, and the
+soak's own books (digests and paths of every file)."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,10 @@ class Measured:
     """What the process holds after so many lines."""
 
     line: int
-    rss_mb: float
+    held_mb: float
+    """Resident, without what the heap keeps for later."""
+    untrimmed_mb: float
+    """Resident as it was."""
     descriptors: int
     threads: int
 
@@ -406,22 +412,35 @@ def temporary_files(folder: Path) -> Iterator[None]:
 
 
 def measure(line: int) -> Measured:
-    status = dict(
-        row.split(":", 1) for row in Path("/proc/self/status").read_text().splitlines() if ":" in row
-    )
+    """What is held now, once the heap has given back what it keeps for later."""
+    resident = _status()["VmRSS"]
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
+    status = _status()
     return Measured(
         line,
-        int(status["VmRSS"].split()[0]) * 1024 / 1e6,
+        _megabytes(status["VmRSS"]),
+        _megabytes(resident),
         len(list(Path("/proc/self/fd").iterdir())) - 1,
         int(status["Threads"]),
     )
 
 
+def _megabytes(kilobytes: str) -> float:
+    return int(kilobytes.split()[0]) * 1024 / 1e6
+
+
+def _status() -> dict[str, str]:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
 def slope(measured: Sequence[Measured]) -> float:
-    """Megabytes that 1,000 lines add to the resident memory; least squares, without the first quarter."""
+    """Megabytes that 1,000 lines add to what is held; least squares, without the first quarter."""
     rest = measured[len(measured) // 4 :]
     lines = np.array([each.line for each in rest], float)
-    return float(np.polyfit(lines, [each.rss_mb for each in rest], 1)[0] * 1000)
+    return float(np.polyfit(lines, [each.held_mb for each in rest], 1)[0] * 1000)
 
 
 def growth(measured: Sequence[Measured], kept: float) -> list[str]:
@@ -478,8 +497,11 @@ def main(words: list[str] | None = None) -> int:
     ledger, steps = soak.ledger, max(1, len(measured) // 10)
     print_machine(machine_facts())
     print_table(
-        ("lines", "resident MB", "descriptors", "threads"),
-        [(each.line, each.rss_mb, each.descriptors, each.threads) for each in measured[steps - 1 :: steps]],
+        ("lines", "MB held", "MB resident", "descriptors", "threads"),
+        [
+            (each.line, each.held_mb, each.untrimmed_mb, each.descriptors, each.threads)
+            for each in measured[steps - 1 :: steps]
+        ],
     )
     grows = slope(measured)
     faults = ", ".join(f"{n} x {kind}" for kind, n in soak.faults.items())

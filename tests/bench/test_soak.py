@@ -82,7 +82,9 @@ def test_exports_have_to_hold_the_accepted_takes(tmp_path: Path, n_in_file: int,
 
 
 def test_the_slope_is_of_what_comes_after_the_first_quarter() -> None:
-    measured = [soak.Measured(line, 500 + 0.004 * line if line >= 25 else 0, 5, 1) for line in range(100)]
+    measured = [
+        soak.Measured(line, 500 + 0.004 * line if line >= 25 else 0, 600, 5, 1) for line in range(100)
+    ]
     assert soak.slope(measured) == pytest.approx(4.0)
 
 
@@ -96,6 +98,6 @@ def test_the_slope_is_of_what_comes_after_the_first_quarter() -> None:
 )
 def test_what_grows_is_a_problem(mb_a_line: float, leaks: bool, problems: list[str]) -> None:
     measured = [
-        soak.Measured(line, 500 + mb_a_line * line, 5 + leaks * line, 1) for line in range(0, 400, 10)
+        soak.Measured(line, 500 + mb_a_line * line, 600, 5 + leaks * line, 1) for line in range(0, 400, 10)
     ]
     assert soak.growth(measured, kept=0.2) == problems
