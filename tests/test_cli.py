@@ -226,6 +226,7 @@ WRONG = [
     (["--output", "talk.txt", "talk.txt"], "talk.txt"),
     (["--batch", "2", "talk.txt"], "Add --independent"),
     (["train"], "arguments are required: DATA"),
+    (["train", "nowhere"], "There is no nowhere. Give a folder of clips"),
     (["train", "clips", "--lerning-rate", "1"], "There is no option --lerning-rate."),
     (["merge", "folder", "-o", "out", "--layuot", "original"], "Did you mean --layout?"),
 ]

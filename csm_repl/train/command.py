@@ -23,8 +23,10 @@ def run_train(words: Sequence[str]) -> ExitCode:
     _check_extra(*_NEEDED)
     if job.options.tensorboard:
         _check_extra("tensorboard", install="tensorboard")
+    from csm_repl.train.data.sources.registry import check_sources
     from csm_repl.train.report.display import open_display
 
+    check_sources(job.sources)
     display = open_display(job.settings, job.options.log_every)
     try:
         display.say("Loading.")

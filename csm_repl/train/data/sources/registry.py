@@ -12,9 +12,22 @@ from csm_repl.train.data.sources.dataset import read_hub, read_saved
 from csm_repl.train.data.sources.listing import read_list
 from csm_repl.train.data.sources.speakers import number_speakers
 
-__all__ = ["read_manifest", "read_manifests"]
+__all__ = ["check_sources", "read_manifest", "read_manifests"]
 
 _DATASET_FILES = ("dataset_info.json", "dataset_dict.json", "state.json")
+
+
+def check_sources(sources: Sequence[str]) -> None:
+    """UsageError for a source that is not there; nothing is read, and the hub is not asked."""
+    for source in sources:
+        base, colon, _ = source.rpartition(":")
+        is_split = bool(colon) and Path(base).expanduser().is_dir()
+        if not source.startswith("hf:") and not is_split and not Path(source).expanduser().exists():
+            raise UsageError(
+                f"There is no {source}.",
+                "Give a folder of clips, a list (.jsonl, .json, .csv, .tsv), or hf:NAME for a data set on "
+                "the hub.",
+            )
 
 
 def read_manifest(source: str, *, offline: bool = False, token: str | None = None) -> Manifest:
@@ -41,12 +54,8 @@ def read_manifest(source: str, *, offline: bool = False, token: str | None = Non
     base, colon, split = source.rpartition(":")
     if colon and Path(base).expanduser().is_dir():
         return read_saved(Path(base).expanduser(), split=split)
-    if path.exists():
-        raise UsageError(f"{source} is neither a folder nor a file.", "Give a folder of clips, or a list.")
-    raise UsageError(
-        f"There is no {source}.",
-        "Give a folder of clips, a list (.jsonl, .json, .csv, .tsv), or hf:NAME for a data set of the hub.",
-    )
+    check_sources((source,))
+    raise UsageError(f"{source} is neither a folder nor a file.", "Give a folder of clips, or a list.")
 
 
 def read_manifests(
