@@ -16,6 +16,8 @@ from csm_repl.text.normalise.rule import Rule
 __all__ = ["Normalised", "Replacement", "joined", "normalise"]
 
 _MOST_PASSES = 6
+_PARAGRAPH = re.compile(r"\n[ \t]{0,99}\n")
+"""No rule looks across it."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +48,25 @@ class Normalised:
 
 def normalise(text: str) -> Normalised:
     """Writes out what a voice cannot read. Never raises; linear in the length of `text`."""
-    result = Normalised(text)
-    said = text
+    found: list[Replacement] = []
+    start = 0
+    for end in [*(match.end() for match in _PARAGRAPH.finditer(text)), len(text)]:
+        found += (
+            Replacement(start + item.start, start + item.end, item.said)
+            for item in _normalised(text[start:end]).replacements
+        )
+        start = end
+    return Normalised(text, tuple(found))
+
+
+def _normalised(text: str) -> Normalised:
+    result, said = Normalised(text), text
     for _ in range(_MOST_PASSES):
         left = Normalised(said, tuple(Replacement(*span) for span in marks.unspoken(said)))
-        spelled = Normalised(left.said, tuple(_written_out(left.said)))
-        change = joined(left, spelled)
+        change = joined(left, Normalised(left.said, tuple(_written_out(left.said))))
         if not change.replacements:
             break
-        result = joined(result, change)
-        said = change.said
+        result, said = joined(result, change), change.said
     return result
 
 
@@ -99,7 +110,8 @@ _SMALL = "[a-zß-öø-ÿ]"
 _SHORT_WORDS = "|".join(sorted(map(re.escape, words.STARTS), key=len, reverse=True))
 _NUMBERED = "|".join(sorted(words.NUMBERED_STARTS))
 _PLAIN = re.compile(
-    rf"(?:(?!(?:{_SHORT_WORDS})\b|(?:{_NUMBERED})\s\d){_SMALL}{{1,40}}(?:['’-]{_SMALL}{{1,40}}){{0,4}}[,;:!?…\"”’)]{{0,4}}\.?(?:\s{{1,9}}|\Z))+"
+    rf"(?:(?!(?:{_SHORT_WORDS})\.|aka\b|et\sal\.|(?:pp?|vol|ch|fig|{_NUMBERED})\s\d)"
+    rf"{_SMALL}{{1,40}}(?:['’-]{_SMALL}{{1,40}}){{0,4}}[,;:!?…\"”’)]{{0,4}}\.?(?:\s{{1,9}}|\Z))+"
 )
 """A run of words that no rule can change."""
 _WORD = re.compile(r"[^\W\d_]+")
@@ -128,34 +140,39 @@ _WORD_RULES: tuple[Rule, ...] = (
 )
 _CAPITAL_RULES: tuple[Rule, ...] = (*words.ROMANS, *initialisms.INITIALISMS)
 _GLUED_RULES: tuple[Rule, ...] = (*names.ADDRESSES, *words.SIGN_WORDS, *names.CODES, *initialisms.INITIALISMS)
-_SIGN_RULES: tuple[Rule, ...] = (
-    *dates.ERAS[2:],
-    *quantities.MONEY,
-    *names.DIGIT_NAMES,
-    *words.NUMBER_SIGN,
-    *names.HANDLES,
-    *names.PATHS,
-    *words.SIGN_WORDS,
-    *words.OPERATORS,
-    *quantities.SIGNS,
-    *quantities.NUMBERS[-1:],
-    *quantities.BEHIND_NUMBERS[5:6],
-)
+_SIGNED_NUMBERS = (*words.OPERATORS, *quantities.SIGNS)
+_SIGN_RULES: dict[str, tuple[Rule, ...]] = {
+    **dict.fromkeys("'’‘", dates.ERAS[2:]),
+    **dict.fromkeys("$€£¥₹₩", quantities.MONEY),
+    **dict.fromkeys("=→×÷*·≠&§©∞∑∆", words.OPERATORS),
+    **dict.fromkeys("−–±≈≥≤<>√", _SIGNED_NUMBERS),
+    "-": (*names.PATHS, *_SIGNED_NUMBERS),
+    "~": (*names.PATHS, *_SIGNED_NUMBERS),
+    "+": (*names.DIGIT_NAMES, *_SIGNED_NUMBERS),
+    "(": names.DIGIT_NAMES,
+    "/": (*names.PATHS, *words.OPERATORS),
+    "@": (*names.HANDLES, *words.OPERATORS),
+    "#": (*words.NUMBER_SIGN, *names.HANDLES),
+    ".": (*words.SIGN_WORDS, *quantities.NUMBERS[-1:]),
+    "_": names.CODES,
+}
 _FIRST_WORDS = (
     words.STARTS | words.NUMBERED_STARTS | dates.STARTS | frozenset(map(str.lower, quantities.CURRENCY_CODES))
 )
-_SILENT_SIGNS = frozenset(',;:!?"”“)]}…')
+_SILENT = re.compile(r"""(?:[\s,;:!?"”“)\]}…]|\.(?=\s|\Z))+""")
+"""Space and signs that no rule begins with."""
 
 
 def _written_out(text: str) -> list[Replacement]:
     found: list[Replacement] = []
     at, end = 0, len(text)
     while at < end:
-        if at == 0 or not text[at - 1].isalnum():
+        skipped = _SILENT.match(text, at)
+        if skipped is None and (at == 0 or not text[at - 1].isalnum()):
             skipped = _PLAIN.match(text, at)
-            if skipped:
-                at = skipped.end()
-                continue
+        if skipped is not None:
+            at = skipped.end()
+            continue
         char = text[at]
         word = _WORD.match(text, at)
         rules = _rules(text, at, char, word)
@@ -179,7 +196,7 @@ def _rules(text: str, at: int, char: str, word: re.Match[str] | None) -> tuple[R
         # Behind "12," or "3:" it is the rest of something that no rule knew.
         return () if _REST_OF_NUMBER.search(text, max(0, at - 2), at) else _DIGIT_RULES
     if word is None:
-        return () if char.isspace() or char in _SILENT_SIGNS else _SIGN_RULES
+        return _SIGN_RULES.get(char, ())
     letters = word[0]
     rules = _WORD_RULES if letters.lower() in _FIRST_WORDS else ()
     if _WORD_ALONE.match(text, word.end()):
