@@ -11,41 +11,24 @@ __all__ = ["INITIALISMS", "is_initialism"]
 
 _KNOWN = word_set(
     """
-    ABC ABS ACLU AFAIK AFK AI AKA AOL API APR ATM AWOL BA BAE BBC BFF BMI BMW BSA BTW CBS CDC CEO CEST
-    CET CFO CIA CIO
-    CMO CNN COO CPA CPI CPU CSV CTO DEA DIY DJ DMV DNA DOE DOJ DUI DVD EDT EEG EIN EKG EMT EOD EPA ER ERP
-    ESL ESP
-    EST ETA EU EUR FAA FAQ FBI FDA FIFO FYI GDP GDPR GIS GMT GPA GPS GPU GUI HBO HIV HOA HQ HR HTML HTTP
-    HTTPS IBM
-    ICU ID IDE IEEE II IMF IMO IOU IP IPA IPO IQ IRA IRL IRS ISBN ISO ISP IT IV IVF JFK KFC LED LLM LOL
-    MBA MIT MLB
-    MRI MTV NBA NBC NFL NGO NHL NHS NIH NSA NYC NYU OCD OECD OMG OS PA PBS PC PDF PDT PHP PIN POV PR PS
-    PST PTA PTSD
-    QA QR RNA ROI RPG RSVP SAT SDK SEO SME SOS SQL SSD SSH SUV TBA TCP TV UCLA UDP UFC UFO UI UK UN UPS
-    URL US USA
-    USB USD USSR UTC UV UX VIP VPN WHO WWII XML YMCA ABV ADHD AR BIOS BPM CGI CIA CSI DMZ EV FM AM PM GIF
-    IMDB IoT
-    KGB LCD LGBT LGBTQ MVP NDA NPC NPR OEM OLED PSA RV SEC SPF SSN TLC TNT UAE USPS VA VR WWE AC AD DC HD
-    HDMI BC
-    BCE CE LP EP CD PG IC OG UHD SD GTA RIP TGIF TTS STT ASR NLP LSTM CNN GAN OCR VAE MIDI PCM RGB CMYK
-    DPI FPS
-    ETC IE EG
+    ABC ABS ABV AC ACLU ADHD AFAIK AFK AI AKA AOL API APR ASR ATM BA BAE BBC BC BCE BFF BMI BMW BPM BSA
+    BTW CBS CD CDC CEO CEST CET CFO CGI CIA CIO CMO CMYK CNN COO CPA CPI CPU CSI CSV CTO DC DEA DIY DJ DMV
+    DMZ DNA DOE DOJ DPI DUI DVD EDT EEG EIN EKG EMT EOD EP EPA ERP ESL ESP EST ETA EU EUR EV FAA FAQ FBI
+    FDA FIFO FM FPS FYI GDP GDPR GIS GMT GPA GPS GPU GTA GUI HBO HD HDMI HIV HOA HQ HR HTML HTTP HTTPS IBM
+    IC ICU IDE IEEE IMDB IMF IMO IOU IP IPA IPO IQ IRL IRS ISBN ISP IVF IoT JFK KFC KGB LCD LGBT LGBTQ LLM
+    LOL LP LSTM MBA MIT MLB MRI MTV MVP NBA NBC NDA NFL NGO NHL NHS NIH NLP NPC NPR NSA NYC NYU OCD OCR
+    OECD OEM OG OMG PBS PC PCM PDF PDT PG PHP POV PR PS PSA PST PTA PTSD QA QR RGB RNA ROI RPG RSVP RV SD
+    SDK SEC SEO SME SOS SPF SQL SSD SSH SSN STT SUV TBA TCP TGIF TLC TNT TTS TV UAE UCLA UDP UFC UFO UHD
+    UI UK UN UPS URL US USA USB USD USPS USSR UTC UV UX VAE VIP VPN VR WWE XML YMCA
     """
-) - {
-    # Words as they are read, or too often words in capitals.
-    "II", "IV", "IT", "WHO", "PIN", "SAT", "AID", "WWII", "GIF", "BIOS", "MIDI", "AM", "PM", "AD", "RIP",
-    "ETC",
-    "IE", "EG", "ISO", "AWOL", "LED", "OS", "ER", "AR", "PA", "CE", "OLED", "IRA", "GAN", "VA", "ID",
-}  # fmt: skip
-_KNOWN_IN_SENTENCES = frozenset({"ID", "ER", "OS", "ISO", "LED", "OLED", "VA", "AM", "PM"})
+)
+_KNOWN_IN_SENTENCES = word_set("ID ER OS ISO LED OLED VA AM PM")
 """Spelled where they stand alone; as a part of a name they may be a word."""
 _NO_VOWELS = re.compile(r"[BCDFGHJKLMNPQRSTVWXZ]{2,5}")
 _SOUNDS = word_set(
-    "HM HMM HMMM SH SHH SHHH PST PSST BRR BRRR GRR GRRR TSK PFF PFFT ZZZ ZZ MM MMM MMMM NTH VS MR DR ST MRS "
-    "MS JR SR "
-    "PHD XX XXX XXXX XL XXL LL CC LTD MT FT RD NR LB LBS KM CM MM KG"
+    "HM HMM HMMM SH SHH SHHH PSST BRR BRRR GRR GRRR TSK PFF PFFT ZZZ ZZ MM MMM MMMM NTH VS MR DR ST MRS MS "
+    "JR SR PHD XX XXX XXXX XL XXL LL CC LTD MT FT RD NR LB LBS KM CM KG"
 )
-_ROMAN = re.compile(r"[IVXLCDM]{2,}")
 _PLURAL = r"(?P<s>['’]?s)?"
 _CAPITALS = re.compile(rf"(?P<letters>[A-Z]{{2,6}}){_PLURAL}(?![\w]|['’][a-rt-zA-RT-Z])")
 _DOTTED = re.compile(r"(?:[A-Z]\.){2,7}(?P<s>['’]?s)?(?![\w])|(?:[A-Z]\.){1,6}[A-Z](?![\w.])")
@@ -78,11 +61,7 @@ def _is_shouted(text: str, start: int, end: int) -> bool:
 
 def _say_capitals(match: re.Match[str]) -> str | None:
     letters, tail = match["letters"], match["s"] or ""
-    if not _in_sentence(letters) or (
-        _is_shouted(match.string, match.start(), match.end()) and letters not in {"US"}
-    ):
-        return None
-    if letters == "US" and _is_shouted(match.string, match.start(), match.end()):
+    if not _in_sentence(letters) or _is_shouted(match.string, match.start(), match.end()):
         return None
     return spelled(letters) + tail
 

@@ -6,7 +6,7 @@ import re
 
 from csm_repl.text.normalise.numbers import cardinal, code_number, number, ordinal, spelled
 from csm_repl.text.normalise.quantities import AMOUNT
-from csm_repl.text.normalise.rule import Rule, before, ending, next_word, word_before, word_set
+from csm_repl.text.normalise.rule import Rule, before, ending, word_before, word_set
 
 __all__ = ["ABBREVIATIONS", "NUMBERED", "ROMANS", "SIGN_WORDS", "STARTS"]
 
@@ -58,7 +58,6 @@ _WITH_NUMBER = re.compile(
     rf"(?P<short>{_any(_BEFORE_NUMBERS)})\.\s?(?=\d|[IVX]{{2,}}\b)|(?P<bare>pp?|vol|ch|fig)\s(?=\d)",
     re.IGNORECASE,
 )
-_SAINTS_AND_STREETS = {"St", "Dr"}
 
 
 def _like(typed: str, said: str) -> str:
@@ -67,69 +66,40 @@ def _like(typed: str, said: str) -> str:
 
 
 def _say_title(match: re.Match[str]) -> str | None:
-    short = match["short"]
-    if short in _SAINTS_AND_STREETS and before(match, _CAPITALISED) and word_before(match) not in _OPENERS:
-        # "Main St. John left": a street's name comes before, so this is a street.
-        previous = word_before(match)
-        if previous.rstrip(".") not in _TITLES and short == "Dr":
-            return None
+    short, previous = match["short"], word_before(match)
+    # "Main Dr. Anna lives there": a drive, unless a title or the sentence's first word comes before.
+    may_be_drive = short == "Dr" and before(match, _CAPITALISED)
+    if may_be_drive and previous not in _OPENERS and previous.rstrip(".") not in _TITLES:
+        return None
     return f"{_TITLES[short]} "
 
 
-_OPENERS = {
-    "The",
-    "And",
-    "But",
-    "So",
-    "When",
-    "If",
-    "Ask",
-    "Tell",
-    "Is",
-    "Hello",
-    "Hi",
-    "Dear",
-    "In",
-    "At",
-    "To",
-}
+_OPENERS = word_set("The And But So When If Ask Tell Is Hello Hi Dear In At To")
+_NAME_OR_NUMBER = re.compile(r"(?:[A-Z][\w'’-]*|\d(?:st|nd|rd|th)),?\s{1,2}\Z")
 
 
 def _say_behind(match: re.Match[str]) -> str | None:
-    short = match["short"]
-    if not before(match, re.compile(r"(?:[A-Z][\w'’-]*|\d(?:st|nd|rd|th)),?\s{1,2}\Z")):
+    if not before(match, _NAME_OR_NUMBER):
         return None
-    return _BEHIND_NAMES[short] + ending(match)
+    return _BEHIND_NAMES[match["short"]] + ending(match)
+
+
+_MAY_END_SENTENCES = {"etc.", "et al.", "dept.", "govt.", "incl.", "misc."}
 
 
 def _say_anywhere(match: re.Match[str]) -> str | None:
     short = match["short"]
-    lower = short.lower()
-    rest = match.string[match.end() : match.end() + 1]
-    if lower == "w/" and not match.string[match.end() : match.end() + 2].strip():
-        return None
-    if lower == "aka" and short.isupper():
-        return "also known as"
-    if short.isupper() and lower in {"vs", "ca.", "tel."} and len(short) > 1 and lower != "vs":
-        return None
+    lower, rest = short.lower(), match.string[match.end() : match.end() + 1]
     if lower == "vs." and len(word_before(match)) == 1:
         return None  # "T Vs." is the plural of a spelled word
-    said = _EVERYWHERE[lower]
-    if short[0].isupper() and lower != "n/a":
-        said = _like(short, said)
-    if (
-        lower in {"vs", "aka"}
-        and not next_word(match)
-        and not match.string[match.end() : match.end() + 2].strip()
-    ):
+    if lower == "w/" and not match.string[match.end() : match.end() + 2].strip():
         return None
-    if lower == "w/" and rest and not rest.isspace():
+    said = _EVERYWHERE[lower]
+    if short[0].isupper() and lower not in {"n/a", "aka"}:
+        said = _like(short, said)
+    if lower == "w/" and not rest.isspace():
         return f"{said} "
-    if lower in {"etc.", "et al.", "a.k.a."} or lower.endswith("."):
-        return said + (
-            ending(match) if lower in {"etc.", "et al.", "dept.", "govt.", "incl.", "misc."} else ""
-        )
-    return said
+    return said + ending(match) if lower in _MAY_END_SENTENCES else said
 
 
 def _say_with_number(match: re.Match[str]) -> str | None:
