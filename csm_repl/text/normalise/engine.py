@@ -16,8 +16,8 @@ from csm_repl.text.normalise.rule import Rule
 __all__ = ["Normalised", "Replacement", "joined", "normalise"]
 
 _MOST_PASSES = 6
-_PARAGRAPH = re.compile(r"\n[ \t]{0,99}\n")
-"""No rule looks across it."""
+_PARAGRAPH = re.compile(r"\n[ \t]{0,99}\n|(?<=[.!?:;])\n")
+"""No rule looks across it: an empty line, or a line that ends as a sentence does."""
 
 
 @dataclass(frozen=True)
