@@ -99,7 +99,10 @@ class FileView(io.RawIOBase):
 
 def kind_of(head: bytes) -> Kind | None:
     """What a file that begins with `head` (12 bytes or more) is read as; None: nothing that sounds."""
-    if head[:4] in (b"RIFF", b"RF64", b"FORM", b"caff", b"RIFX", b".snd", b"riff", b"NIST"):
+    if head[:4] in (b"RIFF", b"RF64", b"RIFX", b"FORM"):
+        # What calls itself so and holds something else, or nothing, is not worth asking ffmpeg for.
+        return "pcm" if head[8:12] in (b"WAVE", b"AIFF", b"AIFC", b"8SVX") else None
+    if head[:4] in (b"caff", b".snd", b"riff", b"NIST"):
         return "pcm"
     if head[:4] == b"fLaC":
         return "flac"

@@ -315,3 +315,20 @@ def test_a_header_and_nothing_else(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.wav").write_bytes(data)
     with pytest.raises(ClipError):
         read_mono(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize(
+    "data", [bytes(2000), b"RIFF" + bytes(2000), b"FORM" + bytes(2000), b"<html>" * 300, b"\0" * 3]
+)
+def test_ffmpeg_is_not_asked_for_what_only_calls_itself_sound(
+    data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of such files would take minutes."""
+
+    def no_process(*_: object, **__: object) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr("subprocess.Popen", no_process)
+    (tmp_path / "x.wav").write_bytes(data)
+    with pytest.raises(ClipError, match=r"damaged|empty"):
+        read_audio(tmp_path / "x.wav")
