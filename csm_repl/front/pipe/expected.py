@@ -21,7 +21,7 @@ def expected_lines(scripts: Sequence[str], *, offsets: bool) -> dict[int | str, 
     Commands and empty lines are left out. A line that will fail is there with 0 seconds.
     None: a script can be read only once.
     """
-    paths = [Path(script).expanduser() for script in scripts]
+    paths = [Path(script) for script in scripts]
     if not all(script != STDIN and path.is_file() for script, path in zip(scripts, paths, strict=True)):
         return None
     found: dict[int | str, float] = {}

@@ -12,7 +12,6 @@ from csm_repl.clock import counted_stops
 from csm_repl.errors import ExitCode, OutputError
 from csm_repl.events import Stopped
 from csm_repl.front.jobs import Interrupts
-from csm_repl.front.pipe.scripts import check_scripts
 from csm_repl.front.printers import JsonPrinter, PlainPrinter, StatusLine
 from csm_repl.outputs.takes import TakeFolder
 from csm_repl.settings import Settings
@@ -23,6 +22,10 @@ __all__ = ["run_pipe"]
 
 def run_pipe(settings: Settings, scripts: Sequence[str]) -> ExitCode:
     """Speaks the lines of scripts, at least one, as one conversation; `-` is stdin.
+
+    Args:
+        settings: of the run.
+        scripts: looked at by `check_scripts`.
 
     Raises:
         CsmReplError: nothing can be spoken: usage, model or device.
@@ -45,8 +48,7 @@ def run_pipe(settings: Settings, scripts: Sequence[str]) -> ExitCode:
         if status is not None:
             stack.callback(status.clear)
         try:
-            # A script that is not there and an output that cannot be written are said before torch is loaded.
-            check_scripts(scripts)
+            # An output that cannot be written is said before torch is loaded.
             sink = _open_sink(settings, stack)
             TakeFolder(settings.output).check_writable()
             with held_interrupts():

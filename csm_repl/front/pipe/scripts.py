@@ -24,7 +24,7 @@ def check_scripts(scripts: Sequence[str]) -> None:
     if scripts.count(STDIN) > 1:
         raise UsageError("stdin can be read only once.", "Give - only once.")
     for script in scripts:
-        path = Path(script).expanduser()
+        path = Path(script)
         if script == STDIN or path.is_fifo() or path.is_char_device():
             continue
         with open_script(script):
@@ -65,7 +65,7 @@ def open_script(script: str) -> Iterator[io.BufferedReader]:
         return
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(Path(script).expanduser().open("rb"))
+            file = stack.enter_context(Path(script).open("rb"))
             file.peek(1)
         except OSError as error:
             raise UsageError(f"The script {script} cannot be read: {error.strerror}.", _REMEDY) from error

@@ -53,6 +53,13 @@ def test_a_missing_one_is_refused_before_anything_is_spoken(
     assert not (scripts / "outputs").exists()
 
 
+def test_a_name_with_a_tilde_is_a_name(programs: Programs, model: Path, scripts: Path) -> None:
+    """A shell has expanded what it knows as a home."""
+    (scripts / "~nobody-of-that-name").write_text("Hello.\n")
+    done = programs.run(words(model, "~nobody-of-that-name"), cwd=scripts)
+    assert done.returncode == 0, done.stderr
+
+
 def test_exit_ends_the_run_and_not_only_the_script(programs: Programs, model: Path, scripts: Path) -> None:
     (scripts / "a.txt").write_text("One.\n$EXIT$\nTwo.\n")
     done = programs.run(words(model, "a.txt", "b.txt"), cwd=scripts)
