@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from csm_repl.errors import LineError
 from csm_repl.text.grammar import Turn
-from csm_repl.text.normalise import PronounceTable, joined, normalise
+from csm_repl.text.normalise import PronounceTable, normalise
 
 __all__ = ["said_text", "unwritable_notice"]
 
@@ -20,8 +20,12 @@ def said_text(text: str, how: str, table: PronounceTable) -> str:
     """
     if how == "off":
         return text
-    own = table.applied(text)
-    said = joined(own, normalise(own.said)).said
+    said, at = "", 0
+    for item in table.applied(text).replacements:
+        # What the user has written is said as it stands.
+        said += normalise(text[at : item.start]).said + item.said
+        at = item.end
+    said += normalise(text[at:]).said
     # Where a turn's first or last words are left out.
     return said.strip() if said != text else text
 

@@ -63,6 +63,9 @@ def test_the_users_table_wins_and_is_read_again_when_it_changes(
     assert text == "The gee pee you and see ess em."
     assert any("pronounce.txt: line 4 has no '='" in notice for notice in notices)
     assert not any("pronounce" in notice for notice in said("CSM again.")[1])
+    # As it stands: the rules have no say in it.
+    table.write_text("CSM = C.S.M. No. 1\n")
+    assert said("The CSM costs $5.")[0] == "The C.S.M. No. 1 costs five dollars."
     table.unlink()
     assert said("CSM.")[0] == "C S M."
 

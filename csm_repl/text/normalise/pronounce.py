@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 
 from csm_repl.text.normalise.engine import Normalised, Replacement
 
@@ -13,12 +12,16 @@ __all__ = ["PronounceTable", "read_table"]
 _MOST_CHARACTERS = 200
 
 
-@dataclass(frozen=True)
 class PronounceTable:
-    """What is said for which words."""
+    """What is said for which words.
 
-    said: dict[str, str] = field(default_factory=dict)
-    """As written in the table -> what is said. In small letters: found in any case."""
+    Args:
+        said: as written in the table -> what is said. What is in small letters is found in any case.
+    """
+
+    def __init__(self, said: Mapping[str, str] | None = None) -> None:
+        self._said = dict(said or {})
+        self._pattern = _pattern(self._said)
 
     def applied(self, text: str) -> Normalised:
         """Replaces the whole words and phrases of the table; of two at one place the longer one."""
@@ -27,15 +30,10 @@ class PronounceTable:
         found = []
         for match in self._pattern.finditer(text):
             written = " ".join(match[0].split())
-            said = self.said.get(written, self.said.get(written.lower()))
-            if said is not None and said != written:
-                found.append(Replacement(match.start(), match.end(), said))
+            # The pattern finds nothing else than what the table has, in one case or the other.
+            said = self._said[written] if written in self._said else self._said[written.lower()]
+            found.append(Replacement(match.start(), match.end(), said))
         return Normalised(text, tuple(found))
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_pattern", _pattern(self.said))
-
-    _pattern: re.Pattern[str] | None = field(init=False, repr=False, compare=False, default=None)
 
 
 def _pattern(words: dict[str, str]) -> re.Pattern[str] | None:
