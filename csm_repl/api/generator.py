@@ -139,9 +139,11 @@ class Generator:
         engine.check_process()
         if normalize not in {"safe", "off"}:
             raise ValueError(f"normalize must be safe or off, not {normalize!r}.")
-        text = checked_text(text, "text")
         if normalize == "safe":
-            text = checked_text(normalise(text).said.strip(), "text")
+            said = normalise(checked_text(text, "text")).said.strip()
+            if text and not said:
+                raise ValueError(f"text is {text!r}, of which nothing is spoken.")
+            text = said
         ids = encode(_spoken(speaker, text))
         max_ms = checked_number(max_audio_length_ms, "max_audio_length_ms")
         options = self._options(temperature, topk)

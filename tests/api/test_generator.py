@@ -241,3 +241,17 @@ def test_a_quantised_model_speaks(tiny_checkpoint: Path, quantize: str) -> None:
 def test_an_unknown_quantisation_is_a_usage_error(tiny_checkpoint: Path) -> None:
     with pytest.raises(UsageError, match="int3"):
         load_csm_1b(device="cpu", model=str(tiny_checkpoint), quantize="int3")
+
+
+def test_numbers_are_written_out_only_where_that_is_asked_for(generator: Generator) -> None:
+    typed, said = "It is 5 km.", "It is five kilometers."
+    as_typed, written_out = (
+        generator.generate(typed, 0, [], 400, seed=1, **how) for how in ({}, {"normalize": "safe"})
+    )
+    assert torch.equal(written_out, generator.generate(said, 0, [], 400, seed=1))
+    assert torch.equal(as_typed, generator.generate(typed, 0, [], 400, seed=1, normalize="off"))
+    assert not torch.equal(as_typed[: len(written_out)], written_out[: len(as_typed)])
+    with pytest.raises(ValueError, match="nothing is spoken"):
+        generator.generate("[laughs]", 0, [], normalize="safe")
+    with pytest.raises(ValueError, match="normalize must be"):
+        generator.generate("Hi.", 0, [], normalize="full")
