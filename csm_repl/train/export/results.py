@@ -147,8 +147,9 @@ class AdaptedModel:
         # Summed in float32, and rounded once.
         config = self._checkpoint.config
         learnt = read_adapter(find_adapter(folder.adapter), config)
-        write_peft(folder.adapter_peft, learnt, config, base_model=self._base_model)
-        yield folder.adapter_peft
+        if has_mimi(self._files):
+            write_peft(folder.adapter_peft, learnt, config, base_model=self._base_model)
+            yield folder.adapter_peft
         merged = apply_adapter({name: tensor.float() for name, tensor in base.items()}, learnt)
         del base
         if natural_layout(config) == "original":
