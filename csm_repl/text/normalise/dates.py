@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from csm_repl.text.normalise.numbers import cardinal, oh_number, ordinal, plural, year
+from csm_repl.text.normalise.numbers import cardinal, is_year, oh_number, ordinal, plural, several, year
 from csm_repl.text.normalise.quantities import counted
 from csm_repl.text.normalise.rule import Rule, before, ending
 
@@ -29,10 +29,6 @@ def _month(text: str) -> str:
     return _SHORT[re.sub(r"\W", "", text).lower()[:3]]
 
 
-def _day(text: str) -> str:
-    return ordinal(text)
-
-
 # --- dates --------------------------------------------------------------------------------------------
 
 _MONTH_DAY = re.compile(
@@ -55,7 +51,7 @@ _THE = re.compile(r"\bthe\s{1,2}\Z", re.IGNORECASE)
 
 
 def _said_date(month: str, day: str, written_year: str | None, comma: str = ", ") -> str:
-    said = f"{month} {_day(day)}"
+    said = f"{month} {ordinal(day)}"
     return f"{said}{comma}{year(written_year)}" if written_year else said
 
 
@@ -63,20 +59,15 @@ def _say_month_day(match: re.Match[str]) -> str | None:
     if (
         not match["year"]
         and match["day"] == match.string[match.end("day") - len(match["day"]) : match.end()]
-        and (_counts(match))
+        and counted(match)
     ):
         return None
     month = _month(match["month"])
     day = match["day"]
     if match["to"]:
-        range_ = f"{month} {_day(day)} to {_day(match['to'])}"
+        range_ = f"{month} {ordinal(day)} to {ordinal(match['to'])}"
         return f"{range_}{match['comma']}{year(match['year'])}" if match["year"] else range_
     return _said_date(month, day, match["year"], match["comma"] or "")
-
-
-def _counts(match: re.Match[str]) -> bool:
-    """Whether "March 10 miles" counts miles."""
-    return counted(match)
 
 
 def _say_month_year(match: re.Match[str]) -> str:
@@ -89,7 +80,7 @@ def _say_weekday(match: re.Match[str]) -> str:
 
 def _say_day_month(match: re.Match[str]) -> str:
     the = "" if before(match, _THE) else "the "
-    said = f"{the}{_day(match['day'])} of {_month(match['month'])}"
+    said = f"{the}{ordinal(match['day'])} of {_month(match['month'])}"
     return f"{said} {year(match['year'])}" if match["year"] else said
 
 
@@ -107,8 +98,8 @@ def _say_slashes(match: re.Match[str]) -> str | None:
     if month_first and day_first and int(first) != int(second):
         return f"{cardinal(first)} {cardinal(second)} {said_year}"
     if month_first:
-        return f"{_MONTHS[int(first) - 1]} {_day(second)}, {said_year}"
-    return f"{_MONTHS[int(second) - 1]} {_day(first)}, {said_year}" if day_first else None
+        return f"{_MONTHS[int(first) - 1]} {ordinal(second)}, {said_year}"
+    return f"{_MONTHS[int(second) - 1]} {ordinal(first)}, {said_year}" if day_first else None
 
 
 def _say_points(match: re.Match[str]) -> str | None:
@@ -149,7 +140,7 @@ _SHORT_YEAR = re.compile(r"['’‘](\d\d)(?![\w'’])")
 
 def _say_era(match: re.Match[str]) -> str:
     era = " ".join(re.sub(r"\W", "", match[2]))
-    said = year(match[1]) if re.fullmatch(r"1[1-9]\d\d|20\d\d", match[1]) else cardinal(match[1])
+    said = year(match[1]) if is_year(match[1]) else cardinal(match[1])
     return f"{said} {era}{ending(match) if match[2].endswith('.') else ''}"
 
 
@@ -162,7 +153,7 @@ def _say_short_decade(match: re.Match[str]) -> str | None:
     if match[0][0].isdigit() and not before(match, _DECADE_WORDS):
         return None
     said = cardinal(match[1])
-    return f"{said[:-1]}ies" if said.endswith("y") else f"{said}s"
+    return several(said)
 
 
 def _say_short_year(match: re.Match[str]) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from csm_repl.text.normalise.initialisms import is_initialism
-from csm_repl.text.normalise.numbers import cardinal, code_number, digits, spelled
+from csm_repl.text.normalise.numbers import cardinal, code_number, digits, several, spelled
 from csm_repl.text.normalise.rule import Rule, before, word_before, word_set
 
 __all__ = ["ADDRESSES", "CODES", "DIGIT_NAMES", "HANDLES", "PATHS"]
@@ -256,7 +256,7 @@ def _say_model(match: re.Match[str]) -> str | None:
         else:
             said.append(_SMALL_MODELS.get(group, group))
     if match["s"]:
-        said[-1] = f"{said[-1][:-1]}ies" if said[-1].endswith("y") else f"{said[-1]}s"
+        said[-1] = several(said[-1])
     return " ".join(said)
 
 

@@ -12,11 +12,13 @@ __all__ = [
     "cardinal",
     "code_number",
     "digits",
+    "is_year",
     "number",
     "oh_number",
     "ordinal",
     "plain",
     "plural",
+    "several",
     "spelled",
     "year",
 ]
@@ -72,6 +74,16 @@ def year(text: str) -> str:
     if text[2:] == "00":
         return f"{cardinal(text[:2])} hundred"
     return f"{cardinal(text[:2])} {oh_number(text[2:])}"
+
+
+def is_year(text: str) -> bool:
+    """Whether four digits are read as a year, from 1100 to 2099."""
+    return re.fullmatch(r"(?:1[1-9]|20)[0-9]{2}", text) is not None
+
+
+def several(said: str) -> str:
+    """The plural of a number in words: "nineteen ninety" -> "nineteen nineties"."""
+    return f"{said[:-1]}ies" if said.endswith("y") else f"{said}s"
 
 
 def oh_number(text: str) -> str:

@@ -8,14 +8,16 @@ from csm_repl.text.normalise.numbers import (
     cardinal,
     code_number,
     digits,
+    is_year,
     number,
     ordinal,
     plain,
     plural,
+    several,
     spelled,
     year,
 )
-from csm_repl.text.normalise.rule import NOTHING_MORE, Rule, before, next_word, word_before, word_set
+from csm_repl.text.normalise.rule import NOTHING_MORE, Rule, any_of, before, next_word, word_before, word_set
 
 __all__ = [
     "AMOUNT",
@@ -99,14 +101,10 @@ _FRACTIONS = {
 }  # fmt: skip
 
 
-def _any(words: object) -> str:
-    return "|".join(sorted(map(re.escape, words), key=len, reverse=True))  # type: ignore[call-overload]
-
-
 # --- money --------------------------------------------------------------------------------------------
 
 _MAGNITUDE = rf"(?:\s?(?P<size>{_SIZES}|mio|mn|bn|Bn|tn|[kKmMbBT])(?![A-Za-z]))?"
-_PER_TAIL = rf"(?:\s?/\s?(?P<per>{_any(_PER)})(?!\w))?"
+_PER_TAIL = rf"(?:\s?/\s?(?P<per>{any_of(_PER)})(?!\w))?"
 _SYMBOL = r"(?:(?:US|CA|AU|NZ|HK|[AC])?\$|[€£¥₹₩])"
 _MONEY_BEFORE = re.compile(
     rf"(?P<symbol>{_SYMBOL}|(?:{'|'.join(CURRENCY_CODES)})(?=\s?\d))\s?(?P<low>{AMOUNT}){_MAGNITUDE}"
@@ -150,10 +148,10 @@ MONEY = (Rule(_MONEY_BEFORE, _say_money),)
 
 # --- percent and units --------------------------------------------------------------------------------
 
-_UNIT = rf"(?P<space>\s|\u00a0)?(?P<unit>{_any(UNITS)})(?![\w²³])"
+_UNIT = rf"(?P<space>\s|\u00a0)?(?P<unit>{any_of(UNITS)})(?![\w²³])"
 _MEASURE = re.compile(
     rf"(?P<low>{AMOUNT})(?:\s?(?:{_DASH}|to)\s?(?P<minus>[-−])?(?P<high>{AMOUNT}))?"
-    rf"(?:{_UNIT}|-(?P<glued>{_any(UNITS)})(?=\s[a-z]))(?:\s(?P<compass>[NSEW])(?![\w]))?"
+    rf"(?:{_UNIT}|-(?P<glued>{any_of(UNITS)})(?=\s[a-z]))(?:\s(?P<compass>[NSEW])(?![\w]))?"
 )
 _MEASURED_SIZE = re.compile(rf"(?P<low>{AMOUNT})\s?[x×]\s?(?P<high>{AMOUNT}){_UNIT}")
 _FEET_AND_INCHES = re.compile(r"(\d{1,2})['′]\s?(\d{1,2})(?:[\"″]|'')")
@@ -269,7 +267,7 @@ def _say_fraction(match: re.Match[str]) -> str | None:
 
 
 def _bare(text: str) -> str:
-    return year(text) if re.fullmatch(r"(?:1[1-9]|20)\d\d", text) else number(text)
+    return year(text) if is_year(text) else number(text)
 
 
 def _say_range(match: re.Match[str]) -> str | None:
@@ -280,7 +278,7 @@ def _say_range(match: re.Match[str]) -> str | None:
         high[0] == "0" and len(high) > 1 and high[1] != "."
     ):
         return None
-    if len(low) == 4 and len(high) == 2 and re.fullmatch(r"(?:1[1-9]|20)\d\d", low) and dash != ":":
+    if len(low) == 4 and len(high) == 2 and is_year(low) and dash != ":":
         if int(high) > int(low[2:]):
             return f"{year(low)} to {cardinal(high)}"
         return None
@@ -290,7 +288,7 @@ def _say_range(match: re.Match[str]) -> str | None:
     if match["s"]:
         if len(high) != 4 and not (len(high) == 2 and high[1] == "0"):
             return None
-        said = f"{said[:-1]}ies" if said.endswith("y") else f"{said}s"
+        said = several(said)
     return f"{_bare(low)} to {said}"
 
 
@@ -311,13 +309,16 @@ def _say_power(match: re.Match[str]) -> str:
     return f"{number(match[1])} times ten to the power of {minus}{cardinal(match[3])}"
 
 
-def _say_raised(match: re.Match[str]) -> str | None:
+def _say_raised(match: re.Match[str]) -> str:
     base = number(match[1]) if match[1].isdigit() else match[1]
     to = match["to"] or {"²": "2", "³": "3"}[match["sign"]]
     if match["minus"] is None and to in {"2", "3"}:
         return f"{base} {'squared' if to == '2' else 'cubed'}"
     minus = "minus " if match["minus"] else ""
     return f"{base} to the power of {minus}{cardinal(to) if to.isdigit() else to}"
+
+
+RAISED = Rule(_RAISED, _say_raised)
 
 
 # --- numbers alone ------------------------------------------------------------------------------------
@@ -368,7 +369,7 @@ def _say_number(match: re.Match[str]) -> str | None:
     if size:
         return f"{number(text.removesuffix(size).strip())} {size}"
     if "." not in text and "," not in text:
-        if re.fullmatch(r"(?:1[1-9]|20)\d\d", text) and not counted(match):
+        if is_year(text) and not counted(match):
             return year(text)
         if len(text) >= 7 and not text.endswith("000"):
             return digits(text)
@@ -386,15 +387,10 @@ def _say_with_letters(match: re.Match[str]) -> str:
 
 def _say_many(match: re.Match[str]) -> str | None:
     text = match[1]
-    if re.fullmatch(r"(?:1[1-9]|20)\d0", text):
-        return _decade(text)
+    if is_year(text) and text.endswith("0"):
+        return several(year(text))
     # "120s" are seconds; aeroplanes are the exception.
     return f"{code_number(text)}s" if re.fullmatch(r"7\d7", text) else None
-
-
-def _decade(text: str) -> str:
-    said = year(text)
-    return f"{said[:-1]}ies" if said.endswith("y") else f"{said}s"
 
 
 def _say_plus_behind(match: re.Match[str]) -> str:
@@ -413,7 +409,7 @@ BEHIND_NUMBERS = (
 DECADES = (Rule(_MANY_OF_A_KIND, _say_many),)
 NUMBERS = (
     Rule(_POWER, _say_power),
-    Rule(_RAISED, _say_raised),
+    RAISED,
     Rule(_SIZE, _say_size),
     Rule(_FACTOR, _say_factor),
     Rule(_ORDINAL, _say_ordinal),

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-__all__ = ["NOTHING_MORE", "Rule", "Say", "before", "ending", "next_word", "word_before", "word_set"]
+__all__ = [
+    "NOTHING_MORE",
+    "Rule",
+    "Say",
+    "any_of",
+    "before",
+    "ending",
+    "next_word",
+    "word_before",
+    "word_set",
+]
 
 Say = Callable[[re.Match[str]], str | None]
 """What is said for a match; None leaves it to the rules that follow."""
@@ -23,6 +33,11 @@ class Rule:
 
     pattern: re.Pattern[str]
     say: Say
+
+
+def any_of(words: Iterable[str]) -> str:
+    """A pattern of words, the longest first."""
+    return "|".join(sorted(map(re.escape, words), key=len, reverse=True))
 
 
 def before(match: re.Match[str], pattern: re.Pattern[str]) -> re.Match[str] | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from csm_repl.text.normalise.numbers import cardinal, code_number, number, ordinal, spelled
-from csm_repl.text.normalise.quantities import AMOUNT
-from csm_repl.text.normalise.rule import Rule, before, ending, word_before, word_set
+from csm_repl.text.normalise.quantities import AMOUNT, RAISED
+from csm_repl.text.normalise.rule import Rule, any_of, before, ending, word_before, word_set
 
 __all__ = ["ABBREVIATIONS", "NUMBERED", "ROMANS", "SIGN_WORDS", "STARTS"]
 
@@ -45,17 +45,15 @@ _BEFORE_NUMBERS = {
 }  # fmt: skip
 
 
-def _any(words: object) -> str:
-    return "|".join(sorted(map(re.escape, words), key=len, reverse=True))  # type: ignore[call-overload]
-
-
 _CAPITALISED = re.compile(r"[A-Z][\w'’-]*[.]?\s\Z")
-_TITLE = re.compile(rf"(?P<short>{_any(_TITLES)})\.\s(?=[\"'“‘]?[A-Z]|(?:and|or|&)\s(?:{_any(_TITLES)})\.)")
-_TITLE_DOT = re.compile(rf"(?P<short>{_any(_TITLES)})\.(?=\s?[A-Z])")
-_BEHIND = re.compile(rf"(?P<short>{_any(_BEHIND_NAMES)})\.(?![\w])")
-_ANYWHERE = re.compile(rf"(?P<short>{_any(_EVERYWHERE)})(?![\w])", re.IGNORECASE)
+_TITLE = re.compile(
+    rf"(?P<short>{any_of(_TITLES)})\.\s(?=[\"'“‘]?[A-Z]|(?:and|or|&)\s(?:{any_of(_TITLES)})\.)"
+)
+_TITLE_DOT = re.compile(rf"(?P<short>{any_of(_TITLES)})\.(?=\s?[A-Z])")
+_BEHIND = re.compile(rf"(?P<short>{any_of(_BEHIND_NAMES)})\.(?![\w])")
+_ANYWHERE = re.compile(rf"(?P<short>{any_of(_EVERYWHERE)})(?![\w])", re.IGNORECASE)
 _WITH_NUMBER = re.compile(
-    rf"(?P<short>{_any(_BEFORE_NUMBERS)})\.\s?(?=\d|[IVX]{{2,}}\b)|(?P<bare>pp?|vol|ch|fig)\s(?=\d)",
+    rf"(?P<short>{any_of(_BEFORE_NUMBERS)})\.\s?(?=\d|[IVX]{{2,}}\b)|(?P<bare>pp?|vol|ch|fig)\s(?=\d)",
     re.IGNORECASE,
 )
 
@@ -238,9 +236,6 @@ _GREEK = {
     "Γ": "Gamma", "Ξ": "Xi",
 }  # fmt: skip
 _LONE_GREEK = re.compile(rf"[{''.join(_GREEK)}](?![\w²³])")
-_RAISED_LETTER = re.compile(
-    r"(?P<base>[A-Za-z])(?:(?P<sign>[²³])|\^(?P<minus>[-−])?(?P<to>\d{1,3}|[a-z]))(?!\w)"
-)
 _AMPERSAND = re.compile(r"(?P<left>[A-Za-z]{1,4})&(?P<right>[A-Za-z]{1,4})(?![\w&])")
 _LANGUAGE = re.compile(r"(?:(?P<plus>[A-Z])\+\+|(?P<sharp>[CFJ])#|(?P<grade>[A-F])\+)(?![\w+#])")
 _DOT_NET = re.compile(r"\.NET(?![\w])")
@@ -252,9 +247,8 @@ _OPERATORS = {
 _OPERATOR = re.compile(r"(?P<sign>[+=×÷<>≤≥≈≠±→·*−–/-])(?P<behind>\s?)(?=[\w(√−$€£.-])")
 _OPERAND_BEFORE = re.compile(r"(?P<operand>[\w)²³%°]+)(?P<space>\s?)\Z")
 _SIMPLE = {
-    "&": "and", "§": "section", "©": "copyright", "∞": "infinity", "°": "degrees", "%": "percent",
-    "√": "square root of",
-    "∑": "sum", "∆": "delta", "∈": "in", "@": "at", "µ": "micro", "→": "to", "=": "equals", "+": "plus",
+    "&": "and", "@": "at", "=": "equals", "+": "plus", "→": "to", "§": "section", "©": "copyright",
+    "∞": "infinity", "∑": "sum", "∆": "delta",
 }  # fmt: skip
 _ALONE = re.compile(r"[&@=+→](?=\s|\Z)")
 _WITH_WORD = re.compile(r"(?P<sign>[§©])\s?(?=[\w])|(?P<only>[∞∑∆])")
@@ -262,14 +256,6 @@ _WITH_WORD = re.compile(r"(?P<sign>[§©])\s?(?=[\w])|(?P<only>[∞∑∆])")
 
 def _say_greek(match: re.Match[str]) -> str:
     return _GREEK[match[0]]
-
-
-def _say_raised(match: re.Match[str]) -> str:
-    base, to = match["base"], match["to"] or {"²": "2", "³": "3"}[match["sign"]]
-    if match["minus"] is None and to in {"2", "3"}:
-        return f"{base} {'squared' if to == '2' else 'cubed'}"
-    minus = "minus " if match["minus"] else ""
-    return f"{base} to the power of {minus}{cardinal(to) if to.isdigit() else to}"
 
 
 def _say_ampersand(match: re.Match[str]) -> str:
@@ -324,7 +310,7 @@ def _say_with_word(match: re.Match[str]) -> str:
 
 
 SIGN_WORDS = (
-    Rule(_RAISED_LETTER, _say_raised),
+    RAISED,
     Rule(_AMPERSAND, _say_ampersand),
     Rule(_LANGUAGE, _say_language),
     Rule(_DOT_NET, lambda _: "dot NET"),
