@@ -22,7 +22,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -266,7 +265,15 @@ class LineFiles:
         meta: Mapping[str, Any],
         codes: torch.Tensor | None,
     ) -> Path:
-        write = partial(self._write, position, samples, rate, meta, codes)
+        def write(folder: Path) -> Path:
+            path = folder / f"{self._name(position).stem}.wav"
+            name = {"file": path.name, "number": str(self._name(position))}
+            sidecars = {".json": json_bytes({**name, **meta, **name})}
+            if codes is not None:
+                sidecars[".npy"] = codes_bytes(codes)
+            _write_take(path, samples, rate, sidecars)
+            return path
+
         while True:
             try:
                 return write(self._takes.make())
@@ -277,23 +284,6 @@ class LineFiles:
                 if kept is None:
                     raise
                 raise OutputError(error.cause, f"{error.remedy} The take is kept: {kept}.") from error
-
-    def _write(
-        self,
-        position: int,
-        samples: torch.Tensor,
-        rate: int,
-        meta: Mapping[str, Any],
-        codes: torch.Tensor | None,
-        folder: Path,
-    ) -> Path:
-        path = folder / f"{self._name(position).stem}.wav"
-        name = {"file": path.name, "number": str(self._name(position))}
-        sidecars = {".json": json_bytes({**name, **meta, **name})}
-        if codes is not None:
-            sidecars[".npy"] = codes_bytes(codes)
-        _write_take(path, samples, rate, sidecars)
-        return path
 
 
 def _write_take(path: Path, samples: torch.Tensor, rate: int, sidecars: Mapping[str, bytes]) -> None:
