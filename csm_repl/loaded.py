@@ -119,7 +119,8 @@ def open_model(
         _prepare_kernels(say)
     added = ""
     if learnt is not None:
-        added = f" with the adapter {learnt.files.name}, which was trained on {learnt.files.base_model}"
+        made_for = learnt.files.base_model
+        added = f" with the adapter {learnt.files.name}" + (f", made for {made_for}," if made_for else "")
     say(f"Loading {files.name}{added} ({placement.numbers} on {placement.device}).")
     trained = checkpoint.config.max_positions
     if n_positions is not None and n_positions > trained:

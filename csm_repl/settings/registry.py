@@ -247,7 +247,7 @@ class Settings:
     out_file: str | None = _setting(
         None,
         values.optional_text,
-        "also write the whole run to FILE (.wav .flac .mp3; - is WAV on stdout)",
+        "also write the whole run to FILE (.wav .flac .mp3 .ogg .opus; - is WAV on stdout)",
         flags=("-o", "--out-file"),
         metavar="FILE",
         group="output",
