@@ -35,7 +35,8 @@ from csm_repl.studio.line import LineJob, LineTurn, SpokenTurn
 from csm_repl.studio.said import said_text, unwritable_notice
 from csm_repl.studio.voiceless import voiceless_notice
 from csm_repl.text.grammar import Line, Turn
-from csm_repl.voices import PronounceFile, VoiceFolder
+from csm_repl.voices import VoiceFolder
+from csm_repl.voices.pronounce_file import PronounceFile
 
 __all__ = ["Studio"]
 

@@ -8,13 +8,13 @@
     pronounce_file  the user's own table of how words are said
     folder       all of them, and what has changed since the last look
 
-Importing it imports neither torch nor an audio library.
+Importing it imports neither torch nor an audio library, and not `pronounce_file`, which compiles all rules of
+`text.normalise`.
 """
 
 from csm_repl.voices.folder import Change, Clip, IgnoredFile, UnusableClip, VoiceFolder
 from csm_repl.voices.names import ClipName, parse_name
 from csm_repl.voices.prepare import MAX_CLIP_SECONDS, PrepareOptions, prepare_clip
-from csm_repl.voices.pronounce_file import PronounceFile
 from csm_repl.voices.transcribe import Transcriber, WhisperTranscriber
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "ClipName",
     "IgnoredFile",
     "PrepareOptions",
-    "PronounceFile",
     "Transcriber",
     "UnusableClip",
     "VoiceFolder",
