@@ -150,7 +150,7 @@ def _say_ad(match: re.Match[str]) -> str:
 
 
 def _say_short_decade(match: re.Match[str]) -> str | None:
-    if match[0][0].isdigit() and not before(match, _DECADE_WORDS):
+    if match[0][0].isdecimal() and not before(match, _DECADE_WORDS):
         return None
     said = cardinal(match[1])
     return several(said)

@@ -152,7 +152,7 @@ def said_address(text: str) -> str:
     """An address or a name of a file in words: letters stay together, signs get their names."""
     said = []
     for part in _PARTS.findall(text):
-        if part.isdigit():
+        if part.isdecimal():
             said.append(code_number(part) if len(part) <= 4 else digits(part))
         elif part.isalpha() and part.isascii():
             lower = part.lower()
@@ -249,7 +249,7 @@ def _say_model(match: re.Match[str]) -> str | None:
         return None
     said = []
     for group in groups:
-        if group.isdigit():
+        if group.isdecimal():
             said.append(code_number(group))
         elif (len(group) <= 3 and group.isupper()) or is_initialism(group):
             said.append(spelled(group))
@@ -265,7 +265,7 @@ def _say_chemical(match: re.Match[str]) -> str | None:
     if text == match[0]:
         return None
     return " ".join(
-        part if not part.isdigit() else cardinal(part) for part in re.findall(r"[A-Z][a-z]?|\d+", text)
+        part if not part.isdecimal() else cardinal(part) for part in re.findall(r"[A-Z][a-z]?|\d+", text)
     )
 
 

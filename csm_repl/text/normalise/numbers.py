@@ -56,7 +56,7 @@ def ordinal(text: str) -> str:
 
 def digits(text: str) -> str:
     """ "0123" -> "zero one two three"; what is no digit is dropped."""
-    return " ".join(_DIGITS[int(char)] for char in text if char in "0123456789")
+    return " ".join(_DIGITS[int(char)] for char in text if char.isdecimal())
 
 
 def number(text: str) -> str:

@@ -310,12 +310,12 @@ def _say_power(match: re.Match[str]) -> str:
 
 
 def _say_raised(match: re.Match[str]) -> str:
-    base = number(match[1]) if match[1].isdigit() else match[1]
+    base = number(match[1]) if match[1].isdecimal() else match[1]
     to = match["to"] or {"²": "2", "³": "3"}[match["sign"]]
     if match["minus"] is None and to in {"2", "3"}:
         return f"{base} {'squared' if to == '2' else 'cubed'}"
     minus = "minus " if match["minus"] else ""
-    return f"{base} to the power of {minus}{cardinal(to) if to.isdigit() else to}"
+    return f"{base} to the power of {minus}{cardinal(to) if to.isdecimal() else to}"
 
 
 RAISED = Rule(_RAISED, _say_raised)

@@ -75,6 +75,7 @@ TEXTS = st.lists(st.tuples(PIECES, st.sampled_from(["", " "])), max_size=14).map
 
 @given(st.one_of(st.text(max_size=60), TEXTS))
 @example("T Vs. US$5 5[1]6 M[x]r. Mr*. a**b**c")
+@example("http://₀ 5٣ $٣.٤ ①²")
 @example("*1* **2**3 1️⃣2️⃣ [1](2)")
 @settings(max_examples=400)
 def test_whatever_is_typed(text: str) -> None:
