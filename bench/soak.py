@@ -47,7 +47,7 @@ from csm_repl.front.pipe.listener import Listener
 from csm_repl.front.printers import PlainPrinter
 from csm_repl.settings import load_settings
 from csm_repl.studio import Studio, open_studio
-from csm_repl.studio.commands import run_line
+from csm_repl.studio.reading import run_line
 from tests.support.speech import write_clip
 
 FAULTS = ("-o is full", "disk is full", "no output folder", "broken clip", "Ctrl-C", "bad line")

@@ -130,6 +130,8 @@ def _check_folder() -> None:
 
 def _speak(settings: Settings, scripts: list[str]) -> ExitCode:
     if not scripts and _is_terminal():
+        if settings.dry_run:
+            raise UsageError("--dry-run needs a script.", "Name one, or pipe lines in.")
         if settings.out_file == "-":
             raise UsageError(
                 "-o - would write sound to the terminal.", "Pipe it to a program, or name a file."
@@ -143,10 +145,14 @@ def _speak(settings: Settings, scripts: list[str]) -> ExitCode:
         from csm_repl.front.console import run_console
 
         return run_console(settings)
-    if settings.out_file == "-" and _isatty(sys.stdout):
+    if settings.out_file == "-" and _isatty(sys.stdout) and not settings.dry_run:
         raise UsageError("-o - would write sound to the terminal.", "Pipe it to a program, or name a file.")
     scripts = scripts or ["-"]
     _check_scripts(scripts)
+    if settings.dry_run:
+        from csm_repl.front.pipe.dry_run import run_dry
+
+        return run_dry(settings, scripts)
     with held_interrupts():
         from csm_repl.front.pipe.run import run_pipe
 

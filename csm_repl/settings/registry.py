@@ -177,6 +177,13 @@ class Settings:
         metavar="on|off",
         group="speech",
     )
+    format: str = _setting(
+        "auto",
+        values.choice("auto", "plain", "names", "tags", "jsonl"),
+        "notation of scripts: plain (as in the console), names (Name: text), tags ([S1] text), jsonl, auto",
+        metavar="HOW",
+        group="speech",
+    )
     normalize: str = _setting(
         "safe",
         values.choice("safe", "off"),
@@ -272,6 +279,13 @@ class Settings:
     )
     json: bool = _setting(
         False, values.boolean, "write results as one JSON object per line", group="interface"
+    )
+    dry_run: bool = _setting(
+        False,
+        values.boolean,
+        "show how scripts are understood, what fails and about how long they are, without a model",
+        group="interface",
+        env=None,
     )
     quiet: bool = _setting(
         False, values.boolean, "show only results and errors", flags=("-q", "--quiet"), group="interface"

@@ -15,6 +15,7 @@ __all__ = [
     "device",
     "integer",
     "max_seconds",
+    "max_seconds_text",
     "number",
     "optional_path",
     "optional_text",
@@ -103,6 +104,13 @@ def max_seconds(value: str) -> float | None:
     if word in {"off", "inf"}:
         return math.inf
     return number(0.08, 3600.0, " seconds, or auto, or off")(value)
+
+
+def max_seconds_text(value: float | None) -> str | float:
+    """The setting as JSON and the user write it."""
+    if value is None:
+        return "auto"
+    return "off" if math.isinf(value) else value
 
 
 class Choice:

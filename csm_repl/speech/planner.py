@@ -22,6 +22,7 @@ from csm_repl.speech.pieces import (
     split_turn,
 )
 from csm_repl.speech.request import ContextPlan, TurnPiece
+from csm_repl.text.pauses import Pause, split_pauses
 from csm_repl.voices import Clip
 
 __all__ = ["Heard", "PlannedContext", "Planner"]
@@ -85,8 +86,8 @@ class Planner:
 
     def pieces(
         self, text: str, speaker: int, clips: Sequence[Clip], max_seconds: float | None
-    ) -> tuple[TurnPiece, ...]:
-        """A turn's text in pieces that leave the context half of its positions.
+    ) -> tuple[TurnPiece | Pause, ...]:
+        """A turn's text in pieces that leave the context half of its positions, and the pauses between them.
 
         Args:
             text: of the turn.
@@ -104,15 +105,20 @@ class Planner:
                 ids[piece] = self.ids(speaker, piece)
             return len(ids[piece]) + room_frames(piece, self._frame_rate) + 1
 
-        return tuple(
-            TurnPiece(
+        def turn_piece(piece: str) -> TurnPiece:
+            return TurnPiece(
                 piece,
                 ids[piece],
                 room_frames(piece, self._frame_rate),
                 ceiling_frames(piece, None, self._frame_rate) if max_seconds is None else None,
             )
-            for piece in split_turn(text, n_positions, limit)
-        )
+
+        found: list[TurnPiece | Pause] = []
+        for part in split_pauses(text):
+            found += (
+                [part] if isinstance(part, Pause) else map(turn_piece, split_turn(part, n_positions, limit))
+            )
+        return tuple(found)
 
     def n_clip_positions(self, clip: Clip) -> int:
         assert clip.codes is not None, "the voices were scanned without a codec"

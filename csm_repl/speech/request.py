@@ -12,6 +12,7 @@ from csm_repl.engine import SamplingOptions, build_prompt
 from csm_repl.session.context import ContextSpan
 from csm_repl.session.conversation import Piece
 from csm_repl.speech.stages import MakeStage
+from csm_repl.text.pauses import Pause
 
 __all__ = [
     "Context",
@@ -107,7 +108,8 @@ class TurnPiece:
 class TurnRequest:
     """A turn to be spoken."""
 
-    pieces: tuple[TurnPiece, ...]
+    pieces: tuple[TurnPiece | Pause, ...]
+    """In order; at least one. The sound ends before a pause, and begins anew behind it."""
     context: Context
     options: SamplingOptions = field(default_factory=SamplingOptions)
     seed: int = 0
@@ -150,9 +152,9 @@ class TurnResult:
     n_pieces_out: int
     """How many of the first ones have left the context: a long turn pushes its own beginning out."""
     samples: torch.Tensor
-    """What went out, float32 [N]."""
+    """What went out, float32 [N], pauses included."""
     codes: torch.Tensor
-    """All frames, int64 [K, T]; trimmed silence is in them."""
+    """All frames, int64 [K, T]; trimmed silence is in them, pauses are not."""
     cues: tuple[Cue, ...]
     """One for each piece that was begun, in order."""
     ended: HowItEnded

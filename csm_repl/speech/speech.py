@@ -7,7 +7,8 @@ One thread at a time makes steps; `submit` and `abort` may be called from any th
 the engine or in the codec, costs no turn anything: the next one goes on. A turn that cannot go on, because
 its context cannot be planned or the model gives no numbers, ends with `TurnFailed`; the others go on. The
 context is planned when a piece of a turn begins, and again when a take outgrows the room that its text was
-given.
+given. Before a pause the sound is brought to its end, as at the end of a turn; then comes the silence, and
+what follows begins as a turn does.
 """
 
 from __future__ import annotations
@@ -16,20 +17,18 @@ import contextlib
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 
 from csm_repl.clock import working_seconds
-from csm_repl.codec import Codec, chunk_sizes
-from csm_repl.engine import Engine, TakeEnded, TakeNoise, TakeRequest
+from csm_repl.codec import Codec
+from csm_repl.engine import Engine, TakeEnded, TakeRequest
 from csm_repl.errors import LineError
-from csm_repl.session.context import ContextSpan
-from csm_repl.session.conversation import Piece
-from csm_repl.speech.request import Cue, HowItEnded, TakeTimings, TurnPiece, TurnRequest, TurnResult
-from csm_repl.speech.stages import StageChain
+from csm_repl.speech.open_turn import OpenTurn
+from csm_repl.speech.request import TakeTimings, TurnPiece, TurnRequest, TurnResult
+from csm_repl.text.pauses import Pause
 
 __all__ = ["FrameMade", "Sound", "Speech", "SpeechEvent", "TurnFailed", "TurnOver"]
 
@@ -86,85 +85,6 @@ SpeechEvent = Sound | FrameMade | TurnOver | TurnFailed
 _LAST = (TurnOver, TurnFailed)
 
 
-class _Turn:
-    """A turn between its submission and its end."""
-
-    def __init__(
-        self, number: int, request: TurnRequest, queue: deque[SpeechEvent] | None, noise: TakeNoise, rate: int
-    ) -> None:
-        self.number = number
-        self.request = request
-        self.queue = queue
-        """Where its events go; None: to whoever calls `step`."""
-        self.noise = noise
-        self.context = request.context
-        self.left = deque(request.pieces)
-        """Pieces that are not over, the one being said included."""
-        self.room = 0
-        """Positions that the next plan keeps free for the piece being said."""
-        self.take: int | None = None
-        """The engine's name of what is being generated."""
-        self.slot: int | None = None
-        """Of the codec's streams."""
-        self.piece_frames: list[torch.Tensor] = []
-        """Of the piece being said, each int64 [K]."""
-        self.frames: list[torch.Tensor] = []
-        self.pending: list[torch.Tensor] = []
-        """Frames that were not decoded yet."""
-        self.decoded: deque[torch.Tensor] = deque()
-        """Samples that have not gone through the stages yet."""
-        self.slot_broken = False
-        """A pass failed in the codec's slot, so what it held has to be made anew."""
-        self.flushed = False
-        self.sizes = chunk_sizes()
-        self.chunk = next(self.sizes)
-        self.stages = StageChain([make(rate) for make in request.stages])
-        self.out: list[torch.Tensor] = []
-        self.said: list[Piece] = []
-        self.heard_own: list[Piece] = []
-        """Those of `said` that are still in the context."""
-        self.starts: list[tuple[str, int]] = []
-        """The pieces' texts and first frames."""
-        self.ended: HowItEnded = "end"
-        self.over = False
-        """No further frame is made."""
-        self.dropped: tuple[tuple[ContextSpan, str], ...] = ()
-        self.left_out: frozenset[Hashable] | None = None
-        self.elapsed_s = 0.0
-        self.first_audio_s = 0.0
-        self.prefill_s = 0.0
-        self.n_prefilled = 0
-        self.n_prompt = 0
-
-    @property
-    def piece(self) -> TurnPiece:
-        return self.left[0]
-
-    def max_frames(self) -> int | None:
-        """Frames that the piece being said may still get; None: no ceiling."""
-        ceilings = []
-        if self.request.max_frames is not None:
-            ceilings.append(self.request.max_frames - len(self.frames))
-        if self.piece.max_frames is not None:
-            ceilings.append(self.piece.max_frames - len(self.piece_frames))
-        return min(ceilings, default=None)
-
-    def end_piece(self, ended: HowItEnded) -> None:
-        """The piece being said is over."""
-        piece = self.left.popleft()
-        if self.piece_frames:
-            said = Piece(piece.text, piece.ids, torch.stack(self.piece_frames, dim=1))
-            self.said.append(said)
-            self.heard_own.append(said)
-        self.piece_frames = []
-        self.take = None
-        if ended != "end":
-            self.ended = ended
-        # A ceiling of the piece's own cuts the piece; the turn's cuts the turn.
-        cuts_turn = self.request.max_frames is not None and len(self.frames) >= self.request.max_frames
-        self.over = not self.left or ended == "context" or cuts_turn
-
-
 class Speech:
     """An engine and a codec.
 
@@ -180,9 +100,9 @@ class Speech:
         self._free = list(range(engine.n_slots))
         self._owner = threading.Lock()
         self._numbers = itertools.count()
-        self._submitted: deque[_Turn] = deque()
+        self._submitted: deque[OpenTurn] = deque()
         self._aborted: deque[int] = deque()
-        self._turns: dict[int, _Turn] = {}
+        self._turns: dict[int, OpenTurn] = {}
         """All that are not over, in the order of their submission."""
         self._events: list[SpeechEvent] = []
 
@@ -217,9 +137,9 @@ class Speech:
         finally:
             self.abort(turn.number)
 
-    def _submit(self, request: TurnRequest, queue: deque[SpeechEvent] | None) -> _Turn:
+    def _submit(self, request: TurnRequest, queue: deque[SpeechEvent] | None) -> OpenTurn:
         noise = self.engine.new_noise(request.options, request.seed)
-        turn = _Turn(next(self._numbers), request, queue, noise, self.codec.sample_rate)
+        turn = OpenTurn(next(self._numbers), request, queue, noise, self.codec.sample_rate)
         self._submitted.append(turn)
         return turn
 
@@ -280,8 +200,8 @@ class Speech:
         try:
             for turn in spoken:
                 try:
-                    while turn.take is None and not turn.over:
-                        self._begin_piece(turn)
+                    while turn.take is None and not turn.over and isinstance(turn.piece, TurnPiece):
+                        self._begin_piece(turn, turn.piece)
                 except Exception as error:
                     self._fail(turn, error)
             spoken = [turn for turn in spoken if turn.number in self._turns]
@@ -305,15 +225,15 @@ class Speech:
             if aborted is not None:
                 self._drop(aborted)
 
-    def _begin_piece(self, turn: _Turn) -> None:
+    def _begin_piece(self, turn: OpenTurn, piece: TurnPiece) -> None:
         """Plans the context of the piece to be said, or to be gone on with, and submits it."""
-        piece, left = turn.piece, turn.max_frames()
+        left = turn.max_frames()
         if left is not None and left <= 0:
             turn.end_piece("cut")
             return
         if not turn.piece_frames:
             turn.room = piece.room
-            turn.starts.append((piece.text, len(turn.frames)))
+            turn.stretches[-1].starts.append((piece.text, len(turn.frames)))
         room = turn.room if left is None else min(turn.room, left)
         begun = torch.stack(turn.piece_frames, dim=1) if turn.piece_frames else None
         plan = turn.context.plan(turn.heard_own, piece.ids, begun, room)
@@ -327,7 +247,7 @@ class Speech:
             return
         turn.take = self.engine.submit(TakeRequest(plan.prompt, max_frames=left, noise=turn.noise))
 
-    def _make_frames(self, takes: dict[int, _Turn], started: float) -> None:
+    def _make_frames(self, takes: dict[int, OpenTurn], started: float) -> None:
         for event in self.engine.step():
             turn = takes.get(event.take)
             if turn is None:
@@ -344,7 +264,7 @@ class Speech:
                 elapsed_s = turn.elapsed_s + working_seconds() - started
                 self._emit(turn, FrameMade(turn.number, self._generated_s(turn), elapsed_s))
 
-    def _end_take(self, turn: _Turn, event: TakeEnded) -> None:
+    def _end_take(self, turn: OpenTurn, event: TakeEnded) -> None:
         turn.prefill_s += event.prefill_s
         turn.n_prefilled += event.n_prefilled
         turn.n_prompt = event.n_prompt
@@ -357,9 +277,14 @@ class Speech:
         else:
             turn.end_piece(event.ended)
 
-    def _decode(self, turns: list[_Turn], started: float) -> None:
+    def _decode(self, turns: list[OpenTurn], started: float) -> None:
         """One pass for all whose next chunk is complete. After a fault it may be called again."""
-        due = [turn for turn in turns if turn.pending and (turn.over or len(turn.pending) >= turn.chunk)]
+        ending = {turn.number for turn in turns if turn.over or turn.at_pause}
+        due = [
+            turn
+            for turn in turns
+            if turn.pending and (turn.number in ending or len(turn.pending) >= turn.chunk)
+        ]
         if due:
             with self._unless_it_fails(due):
                 found = self._streams.push({_slot_of(turn): torch.stack(turn.pending, dim=1) for turn in due})
@@ -369,49 +294,66 @@ class Speech:
         for turn in turns:
             while turn.decoded:
                 self._hand_out(turn, turn.stages.push(turn.decoded.popleft()), started)
-            if turn.over and not turn.flushed:
-                with self._unless_it_fails([turn]):
-                    rest = self._streams.flush(_slot_of(turn))
-                turn.flushed = True
-                self._hand_out(turn, torch.cat([turn.stages.push(rest), turn.stages.finish()]), started)
+            if turn.number not in ending or turn.flushed:
+                continue
+            with self._unless_it_fails([turn]):
+                rest = self._streams.flush(_slot_of(turn))
+            turn.flushed = True
+            self._hand_out(turn, torch.cat([turn.stages.push(rest), turn.stages.finish()]), started)
+            turn.end_stretch()
+            if not turn.over:
+                self._pause(turn, started)
+
+    def _pause(self, turn: OpenTurn, started: float) -> None:
+        """Hands out the silence that is next, and gets ready for what follows."""
+        while turn.left and isinstance(pause := turn.left[0], Pause):
+            turn.left.popleft()
+            silence = torch.zeros(round(pause.seconds * turn.rate))
+            if len(silence):
+                turn.out.append(silence)
+                elapsed_s = turn.elapsed_s + working_seconds() - started
+                self._emit(turn, Sound(turn.number, silence, self._generated_s(turn), elapsed_s))
+        turn.over = not turn.left
+        if not turn.over:
+            turn.begin_stretch()
 
     @contextlib.contextmanager
-    def _unless_it_fails(self, turns: Sequence[_Turn]) -> Iterator[None]:
+    def _unless_it_fails(self, turns: Sequence[OpenTurn]) -> Iterator[None]:
         """For a call to the streams. One that fails breaks its slots, which the next call makes anew."""
         for turn in turns:
             if turn.slot_broken:
                 self._streams.reset(_slot_of(turn))
-                n_decoded = len(turn.frames) - len(turn.pending)
-                if n_decoded:
-                    self._streams.push({_slot_of(turn): torch.stack(turn.frames[:n_decoded], dim=1)})
+                decoded = turn.frames[turn.stretches[-1].first_frame : len(turn.frames) - len(turn.pending)]
+                if decoded:
+                    self._streams.push({_slot_of(turn): torch.stack(decoded, dim=1)})
             turn.slot_broken = True
         yield
         for turn in turns:
             turn.slot_broken = False
 
-    def _hand_out(self, turn: _Turn, samples: torch.Tensor, started: float) -> None:
+    def _hand_out(self, turn: OpenTurn, samples: torch.Tensor, started: float) -> None:
         elapsed_s = turn.elapsed_s + working_seconds() - started
         if not len(samples):
             self._emit(turn, FrameMade(turn.number, self._generated_s(turn), elapsed_s))
             return
-        if not turn.out:
+        if not turn.first_audio_s:
             turn.first_audio_s = elapsed_s
         turn.out.append(samples)
         self._emit(turn, Sound(turn.number, samples, self._generated_s(turn), elapsed_s))
 
-    def _generated_s(self, turn: _Turn) -> float:
+    def _generated_s(self, turn: OpenTurn) -> float:
         return len(turn.frames) / self.codec.frame_rate
 
-    def _finish(self, turn: _Turn) -> None:
+    def _finish(self, turn: OpenTurn) -> None:
         self._emit(turn, TurnOver(turn.number, self._result(turn)))
         self._drop(turn)
 
-    def _fail(self, turn: _Turn, error: Exception) -> None:
+    def _fail(self, turn: OpenTurn, error: Exception) -> None:
         turn.ended = "interrupted"
         self._emit(turn, TurnFailed(turn.number, error, self._result(turn)))
         self._drop(turn)
 
-    def _result(self, turn: _Turn) -> TurnResult:
+    def _result(self, turn: OpenTurn) -> TurnResult:
         samples = torch.cat(turn.out) if turn.out else torch.zeros(0)
         codes = torch.zeros(self.engine.n_codebooks, 0, dtype=torch.int64)
         return TurnResult(
@@ -419,7 +361,7 @@ class Speech:
             n_pieces_out=len(turn.said) - len(turn.heard_own),
             samples=samples,
             codes=torch.stack(turn.frames, dim=1) if turn.frames else codes,
-            cues=self._cues(turn, len(samples)),
+            cues=tuple(turn.cues(self.codec.samples_per_frame)),
             ended=turn.ended,
             timings=TakeTimings(
                 turn.elapsed_s, turn.first_audio_s, turn.prefill_s, turn.n_prefilled, turn.n_prompt
@@ -428,17 +370,7 @@ class Speech:
             left_out=turn.left_out,
         )
 
-    def _cues(self, turn: _Turn, n_samples: int) -> tuple[Cue, ...]:
-        bounds = [
-            min(frame * self.codec.samples_per_frame, n_samples)
-            for frame in (*(first for _, first in turn.starts), len(turn.frames))
-        ]
-        texts = [text for text, _ in turn.starts]
-        return tuple(
-            Cue(text, start, end) for text, (start, end) in zip(texts, pairwise(bounds), strict=True)
-        )
-
-    def _drop(self, turn: _Turn) -> None:
+    def _drop(self, turn: OpenTurn) -> None:
         if turn.take is not None:
             self.engine.abort(turn.take)
             turn.take = None
@@ -447,10 +379,10 @@ class Speech:
             self._free.append(turn.slot)
         del self._turns[turn.number]
 
-    def _emit(self, turn: _Turn, event: SpeechEvent) -> None:
+    def _emit(self, turn: OpenTurn, event: SpeechEvent) -> None:
         (self._events if turn.queue is None else turn.queue).append(event)
 
 
-def _slot_of(turn: _Turn) -> int:
+def _slot_of(turn: OpenTurn) -> int:
     assert turn.slot is not None, "the turn has no slot"
     return turn.slot

@@ -9,18 +9,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from csm_repl.studio.metadata import max_seconds_text
     from csm_repl.studio.open import open_studio, open_voices
     from csm_repl.studio.studio import Studio
 
-__all__ = ["Studio", "max_seconds_text", "open_studio", "open_voices"]
+__all__ = ["Studio", "open_studio", "open_voices"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "max_seconds_text":
-        from csm_repl.studio import metadata as module
-    elif name == "Studio":
-        from csm_repl.studio import studio as module  # type: ignore[no-redef]
+    if name == "Studio":
+        from csm_repl.studio import studio as module
     elif name in __all__:
         from csm_repl.studio import open as module  # type: ignore[no-redef]
     else:

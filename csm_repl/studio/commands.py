@@ -5,17 +5,16 @@ A command takes the studio and its arguments and yields events.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csm_repl.errors import LineError, UsageError
-from csm_repl.events import Event, Notice, PlayFile, Quit, ScriptLine, Table
+from csm_repl.events import Event, Notice, PlayFile, Quit, Table
 from csm_repl.session.numbers import TakeNumber
-from csm_repl.settings import LAST_SPEAKER, SettingSpec, parse_value, spec, specs
-from csm_repl.text.grammar import Command, Line, closest, parse
+from csm_repl.settings import LAST_SPEAKER, SettingSpec, max_seconds_text, parse_value, spec, specs
+from csm_repl.text.grammar import Command, closest
 
 if TYPE_CHECKING:
     from csm_repl.studio import Studio
@@ -23,19 +22,13 @@ if TYPE_CHECKING:
 __all__ = [
     "COMMANDS",
     "CommandSpec",
-    "bare_word_hint",
     "command_names",
-    "parse_input",
+    "known_command",
     "run_command",
-    "run_line",
     "setting_text",
 ]
 
 Run = Callable[["Studio", str], Iterator[Event]]
-
-_BARE_WORD = re.compile(r"[/:\\]?([a-z]+|\?)(?:\(\))?", re.IGNORECASE)
-_OTHER_WORDS = {"?": "HELP", "QUIT": "EXIT", "Q": "EXIT"}
-"""What other programs call our commands."""
 
 
 @dataclass(frozen=True)
@@ -61,65 +54,25 @@ def command_names() -> tuple[str, ...]:
     return tuple(COMMANDS)
 
 
-def bare_word_hint(text: str) -> str | None:
-    """What to answer to the bare word of a command (`exit`, `?`, `/help`, `quit()`); None: it is none.
-
-    For front ends with somebody at a keyboard, to show instead of speaking the line. In a pipe such a line
-    is text.
-    """
-    match = _BARE_WORD.fullmatch(text.strip())
-    word = match[1].upper() if match else ""
-    command = COMMANDS.get(_OTHER_WORDS.get(word, word))
-    if command is None:
-        return None
-    spoken = "" if word == "?" else f" To have the word spoken, put a full stop after it: {match[1]}."  # type: ignore[index]
-    return f"Nothing was spoken. Commands stand between dollar signs: {command.usage}.{spoken}"
-
-
-def run_line(studio: Studio, text: str, script: ScriptLine | None = None) -> Iterator[Event]:
-    """Whatever a line of input means: speaks it, runs it as a command, or does nothing.
-
-    Args:
-        studio: speaks it.
-        text: of the line.
-        script: where it was read; None: somebody typed it.
-
-    Raises:
-        CsmReplError: as `Studio.speak` and `run_command`.
-    """
-    parsed = parse_input(text, offsets=studio.settings.offsets == "on")
-    if isinstance(parsed, Command):
-        yield from run_command(studio, parsed)
-    else:
-        yield from studio.speak(parsed, script=script)
-
-
-def parse_input(text: str, *, offsets: bool = True) -> Command | Line:
-    """A line of input as a command or as turns.
-
-    Args:
-        text: the line.
-        offsets: whether offsets can be written.
-
-    Raises:
-        LineError: a command among turns.
-    """
-    parsed = parse(text, COMMANDS, offsets=offsets)
-    if isinstance(parsed, Line):
-        for turn in parsed.turns:
-            if isinstance(parse(turn.text, COMMANDS), Command):
-                raise LineError(
-                    f"Turn {turn.position + 1} is a command ({turn.text[:40]}); nothing was spoken.",
-                    "Put the command on a line of its own.",
-                )
-    return parsed
-
-
 def run_command(studio: Studio, command: Command) -> Iterator[Event]:
     """Runs a parsed command.
 
     Raises:
         LineError: no such command, or arguments that it cannot use.
+    """
+    known = known_command(command)
+    try:
+        yield from known.run(studio, command.args)
+    except UsageError as error:
+        # In a running session a bad value is a bad line, no reason to leave.
+        raise LineError(error.cause, error.remedy) from error
+
+
+def known_command(command: Command) -> CommandSpec:
+    """The command that is meant.
+
+    Raises:
+        LineError: there is none, it is mistyped, or it takes no arguments.
     """
     known = COMMANDS.get(command.name.upper())
     if known is None or command.mistyped:
@@ -130,11 +83,7 @@ def run_command(studio: Studio, command: Command) -> Iterator[Event]:
         raise LineError(f"There is no command ${command.name}$; nothing was spoken.", hint)
     if command.args and not known.args:
         raise LineError(f"${known.name}$ takes no arguments, not {command.args[:40]!r}.", "Leave them out.")
-    try:
-        yield from known.run(studio, command.args)
-    except UsageError as error:
-        # In a running session a bad value is a bad line, no reason to leave.
-        raise LineError(error.cause, error.remedy) from error
+    return known
 
 
 def _command(
@@ -470,8 +419,6 @@ def _load(studio: Studio, args: str) -> Iterator[Event]:
 def setting_text(item: SettingSpec, value: Any) -> str:
     """A setting's value as `$SET$` would take it."""
     if item.name == "max_seconds":
-        from csm_repl.studio import max_seconds_text
-
         shown = max_seconds_text(value)
         return shown if isinstance(shown, str) else f"{shown:g}"
     if isinstance(value, bool):

@@ -38,6 +38,7 @@ from csm_repl.speech import (
     SpeechEvent,
     TurnFailed,
     TurnOver,
+    TurnPiece,
     TurnRequest,
     TurnResult,
     ceiling_frames,
@@ -45,22 +46,9 @@ from csm_repl.speech import (
 )
 from csm_repl.speech.request import HowItEnded
 from csm_repl.studio.metadata import joined_meta, turn_meta
+from csm_repl.studio.turns import LineTurn
 
-__all__ = ["LineJob", "LineTurn", "SpokenTurn"]
-
-
-@dataclass(frozen=True)
-class LineTurn:
-    """A turn of a line as it was understood."""
-
-    speaker: int
-    voice: str
-    text: str
-    """As typed."""
-    said: str
-    """As the model gets it."""
-    position: int
-    """Where it stands in the line, empty turns counted, from 0."""
+__all__ = ["LineJob", "SpokenTurn"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +71,7 @@ class LineJob:
         heard: what the first of them hears.
         names: of all speakers, for notices.
         script: where the line was read.
+        part: of the script, as its last heading names it.
         seeds: one for each turn.
         files: of the line.
         settings: as they are now.
@@ -99,6 +88,7 @@ class LineJob:
         heard: Heard,
         names: Mapping[int, str],
         script: ScriptLine | None,
+        part: str,
         seeds: Iterator[int],
         files: LineFiles,
         settings: Settings,
@@ -111,6 +101,7 @@ class LineJob:
         self._heard = heard
         self._names = names
         self._script = script
+        self._part = part
         self._seeds = seeds
         self._files = files
         self._settings = settings
@@ -214,7 +205,9 @@ class LineJob:
         max_frames = None
         if settings.max_seconds is not None:
             max_frames = ceiling_frames(turn.said, settings.max_seconds, rate)
-        ceilings = [max_frames] if settings.max_seconds is not None else [each.max_frames for each in pieces]
+        ceilings = [max_frames]
+        if settings.max_seconds is None:
+            ceilings = [each.max_frames for each in pieces if isinstance(each, TurnPiece)]
         known = [ceiling for ceiling in ceilings if ceiling is not None]
         self._seed = next(self._seeds)
         yield TurnStarted(
@@ -268,7 +261,7 @@ class LineJob:
         whole, file = torch.cat(self._parts), self._done[0].file
         if len(self._turns) > 1:
             file = self._files.save_joined(
-                whole, self._rate, joined_meta(self._done, self._model, self._script)
+                whole, self._rate, joined_meta(self._done, self._model, self._script, self._part)
             )
         return LineDone(self._files.number, file, len(whole) / self._rate, tuple(self._done))
 
@@ -277,6 +270,7 @@ class LineJob:
         meta = turn_meta(
             text=turn.text,
             said=turn.said,
+            replacements=turn.replacements,
             speaker=turn.speaker,
             voice=turn.voice,
             seed=self._seed,
@@ -287,6 +281,7 @@ class LineJob:
             n_frames=result.codes.shape[1],
             timings=result.timings,
             script=self._script,
+            part=self._part,
         )
         file = self._files.save_turn(
             result.samples,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -11,10 +10,11 @@ from typing import Any
 
 from csm_repl.events import ScriptLine, TurnDone
 from csm_repl.loaded import ModelInfo
-from csm_repl.settings import Settings
+from csm_repl.settings import Settings, max_seconds_text
 from csm_repl.speech import TakeTimings
+from csm_repl.text.normalise import Replacement
 
-__all__ = ["joined_meta", "max_seconds_text", "turn_meta", "versions"]
+__all__ = ["joined_meta", "turn_meta", "versions"]
 
 
 @functools.cache
@@ -29,17 +29,11 @@ def versions() -> dict[str, str]:
     return found
 
 
-def max_seconds_text(value: float | None) -> str | float:
-    """The setting as JSON and the user write it."""
-    if value is None:
-        return "auto"
-    return "off" if math.isinf(value) else value
-
-
 def turn_meta(
     *,
     text: str,
     said: str,
+    replacements: Sequence[Replacement],
     speaker: int,
     voice: str,
     seed: int,
@@ -50,11 +44,13 @@ def turn_meta(
     n_frames: int,
     timings: TakeTimings,
     script: ScriptLine | None,
+    part: str,
 ) -> dict[str, Any]:
     """The JSON beside a take; with it the take can be made again."""
     return {
         "text": text,
         "said": said,
+        "replacements": [{"start": each.start, "end": each.end, "said": each.said} for each in replacements],
         "speaker": speaker,
         "voice": voice,
         "seed": seed,
@@ -73,12 +69,14 @@ def turn_meta(
             "prefill_s": round(timings.prefill_s, 4),
             "real_time_factor": round(timings.elapsed_s / seconds, 4) if seconds else None,
         },
-        **_script(script),
+        **_script(script, part),
         "created": _now(),
     }
 
 
-def joined_meta(turns: Sequence[TurnDone], model: ModelInfo, script: ScriptLine | None) -> dict[str, Any]:
+def joined_meta(
+    turns: Sequence[TurnDone], model: ModelInfo, script: ScriptLine | None, part: str
+) -> dict[str, Any]:
     """The JSON beside a joined line."""
     return {
         "text": " || ".join(turn.text for turn in turns),
@@ -97,13 +95,16 @@ def joined_meta(turns: Sequence[TurnDone], model: ModelInfo, script: ScriptLine 
             }
             for turn in turns
         ],
-        **_script(script),
+        **_script(script, part),
         "created": _now(),
     }
 
 
-def _script(script: ScriptLine | None) -> dict[str, Any]:
-    return {"script": {"file": script.file, "line": script.line} if script is not None else None}
+def _script(script: ScriptLine | None, part: str) -> dict[str, Any]:
+    return {
+        "script": {"file": script.file, "line": script.line} if script is not None else None,
+        "part": part or None,
+    }
 
 
 def _model(model: ModelInfo) -> dict[str, Any]:

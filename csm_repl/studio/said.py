@@ -2,46 +2,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
 from csm_repl.errors import LineError
 from csm_repl.text.grammar import Turn
-from csm_repl.text.normalise import PronounceTable, normalise
+from csm_repl.text.normalise import Normalised, PronounceTable, Replacement, normalise
+from csm_repl.text.pauses import find_pauses, without_pauses
 
-__all__ = ["said_text", "unwritable_notice"]
+__all__ = ["SaidText", "said_text", "unwritable_notice"]
 
 _SHOWN = 12
 
 
-def said_text(text: str, how: str, table: PronounceTable) -> str:
-    """`text` as it is said.
+@dataclass(frozen=True)
+class SaidText:
+    """A turn's text as it is said."""
+
+    said: str
+    """As the model gets it, pauses in it."""
+    replacements: tuple[Replacement, ...] = ()
+    """What stands for which characters of the text as typed. These made, `said` is the rest without outer
+    white space."""
+
+
+def said_text(text: str, how: str, table: PronounceTable) -> SaidText:
+    """How `text` is said.
 
     Args:
         how: `safe` or `off`, as the setting.
         table: the user's own, which wins over the rules.
+
+    Raises:
+        LineError: a pause that is too long.
     """
+    pauses = find_pauses(text)
     if how == "off":
-        return text
-    said, at = "", 0
-    for item in table.applied(text).replacements:
-        # What the user has written is said as it stands.
-        said += normalise(text[at : item.start]).said + item.said
-        at = item.end
-    said += normalise(text[at:]).said
+        return SaidText(text)
+    replacements: list[Replacement] = []
+    at = 0
+    for start, end in [*((start, end) for start, end, _ in pauses), (len(text), len(text))]:
+        replacements += _moved(_written_out(text[at:start], table), at)
+        at = end
+    said = Normalised(text, tuple(replacements)).said
     # Where a turn's first or last words are left out.
-    return said.strip() if said != text else text
+    return SaidText(said.strip() if replacements else text, tuple(replacements))
+
+
+def _written_out(text: str, table: PronounceTable) -> Iterator[Replacement]:
+    at = 0
+    for item in table.applied(text).replacements:
+        yield from _moved(normalise(text[at : item.start]).replacements, at)
+        # What the user has written is said as it stands.
+        yield item
+        at = item.end
+    yield from _moved(normalise(text[at:]).replacements, at)
+
+
+def _moved(items: Iterable[Replacement], by: int) -> Iterator[Replacement]:
+    for item in items:
+        yield Replacement(item.start + by, item.end + by, item.said)
 
 
 def unwritable_notice(turns: list[tuple[Turn, str, str]]) -> str | None:
     """What to say about signs that the tokenizer cannot write.
 
     Args:
-        turns: each with how it is said and the characters of that which no id stands for.
+        turns: each with how it is said, pauses left out, and the characters of that which no id stands for.
 
     Raises:
         LineError: of a turn nothing is left.
     """
     for turn, said, unwritable in turns:
         left = [char for char in said if char.isalnum() and char not in unwritable]
-        if left:
+        is_silence = not said.strip() and without_pauses(turn.text) != turn.text
+        if left or is_silence:
             continue
         where = f"Turn {turn.position + 1} has nothing that can be spoken: {turn.text[:40]!r}"
         if not any(char.isalnum() for char in said):

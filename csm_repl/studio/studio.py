@@ -29,12 +29,13 @@ from csm_repl.paths import is_plain_file
 from csm_repl.session.conversation import Conversation, ConversationTurn
 from csm_repl.session.numbers import TakeNumber
 from csm_repl.session.store import Saved, save_session, saved_folder
-from csm_repl.settings import LAST_SPEAKER, Origin, Settings
+from csm_repl.settings import Origin, Settings
 from csm_repl.speech import Heard, Planner, Speech, SpeechEvent
-from csm_repl.studio.line import LineJob, LineTurn, SpokenTurn
-from csm_repl.studio.said import said_text, unwritable_notice
-from csm_repl.studio.voiceless import voiceless_notice
+from csm_repl.studio.hints import SpeakerHints
+from csm_repl.studio.line import LineJob, SpokenTurn
+from csm_repl.studio.turns import line_turns
 from csm_repl.text.grammar import Line, Turn
+from csm_repl.text.voice_names import Roster
 from csm_repl.voices import VoiceFolder
 from csm_repl.voices.pronounce_file import PronounceFile
 
@@ -83,13 +84,14 @@ class Studio:
         """What the last step made and the line has not heard yet."""
         self._pronounce = PronounceFile(settings.references)
         self._tracks = Tracks(model.codec.sample_rate) if settings.tracks else None
+        self.part = ""
+        """Title of the part of the script that is being spoken, from its last heading."""
         self.next_seed = settings.seed
         """Seed of the next take; None: it is drawn."""
         self._last: _Spoken | None = None
         self._copied_from: dict[Path, Path] = {}
         """Of each file in a session that was saved in this run, the take that it is a copy of."""
-        self._told_voiceless: set[int] = set()
-        """Speakers of whom the user knows that they have no voice."""
+        self._hints = SpeakerHints()
 
     @property
     def primary(self) -> int:
@@ -105,6 +107,11 @@ class Studio:
         return self.speech.codec
 
     # --- voices ---------------------------------------------------------------------------------------
+
+    @property
+    def roster(self) -> Roster:
+        """The voices' names, by which turns call them."""
+        return Roster(self.voices.speakers)
 
     def refresh_voices(self) -> Iterator[Event]:
         """Takes up what changed in the references folder."""
@@ -176,22 +183,13 @@ class Studio:
             LineError: a speaker below 0 or above the last one, or a turn with nothing to say.
         """
         primary = self.primary if primary is None else primary
-        turns = [
-            LineTurn(speaker, self.voice(speaker), turn.text, self._said(turn.text), turn.position)
-            for speaker, turn in zip(line.speakers(primary), line.turns, strict=True)
-        ]
-        last = max(turns, key=lambda turn: turn.speaker)
-        if last.speaker > LAST_SPEAKER:
-            raise LineError(
-                f"Turn {last.position + 1} would be spoken by speaker {last.speaker}, and the last one is "
-                f"{LAST_SPEAKER}; nothing was spoken.",
-                "Write a lower offset, or go down with $BACK$ or $SET speaker 0$.",
-            )
-        unwritable = unwritable_notice(
-            [
-                (turn, each.said, self.planner.unwritable(each.said))
-                for turn, each in zip(line.turns, turns, strict=True)
-            ]
+        turns, unwritable = line_turns(
+            line,
+            primary,
+            names=self.voices.speakers,
+            normalize=self.settings.normalize,
+            table=self._pronounce.table,
+            unwritable=self.planner.unwritable,
         )
         heard = self._heard()
         known = {turn.speaker for turn in turns} | {clip.speaker for clip in heard.clips}
@@ -201,10 +199,11 @@ class Studio:
             seeds = iter([self.take_seed() for _ in turns])
         job = LineJob(
             turns,
-            notices=[*self._voiceless(line, primary), *([unwritable] if unwritable else [])],
+            notices=[*self._hints.about(line, primary, self.voices), *([unwritable] if unwritable else [])],
             heard=heard,
             names={speaker: self.voice(speaker) for speaker in known},
             script=script,
+            part=self.part,
             seeds=seeds,
             files=self.takes.begin_line(len(turns)),
             settings=self.settings,
@@ -214,22 +213,6 @@ class Studio:
         )
         self._last = _Spoken(line, primary, script, job)
         return job
-
-    def _said(self, text: str) -> str:
-        return said_text(text, self.settings.normalize, self._pronounce.table)
-
-    def _voiceless(self, line: Line, primary: int) -> list[str]:
-        """What to tell about speakers without a voice; once for each."""
-        self._told_voiceless -= self.voices.speakers.keys()
-        notices = []
-        for turn in line.turns:
-            speaker = turn.speaker(primary)
-            if speaker in self._told_voiceless:
-                continue
-            if notice := voiceless_notice(turn, primary, self.voices):
-                self._told_voiceless.add(speaker)
-                notices.append(notice)
-        return notices
 
     def _run(self, job: LineJob) -> Iterator[Event]:
         self._waiting.clear()
@@ -274,7 +257,8 @@ class Studio:
                 ended=done.ended,
                 file=done.file,
                 n_turns=done.n_turns,
-                in_context=not independent,
+                # Of a pause alone there is nothing to hear.
+                in_context=not independent and bool(result.pieces),
                 n_pieces_out=result.n_pieces_out,
             )
         )

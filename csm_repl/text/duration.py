@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import unicodedata
 
+from csm_repl.text.pauses import Pause, split_pauses
+
 __all__ = ["ceiling_seconds", "expected_seconds"]
 
 CEILING_CHARS_PER_S = 6.0
@@ -49,10 +51,13 @@ def _spoken_chars(text: str) -> float:
 
 
 def ceiling_seconds(text: str) -> float:
-    """The longest that a take of `text` may get before it is cut."""
+    """The longest that a take of `text`, without pauses, may get before it is cut."""
     return CEILING_EXTRA_S + _spoken_chars(text) / CEILING_CHARS_PER_S
 
 
 def expected_seconds(text: str) -> float:
-    """About how long a take of `text` will be."""
-    return 0.5 + _spoken_chars(text) / USUAL_CHARS_PER_S
+    """About how long a take of `text` will be, its pauses included."""
+    return sum(
+        part.seconds if isinstance(part, Pause) else 0.5 + _spoken_chars(part) / USUAL_CHARS_PER_S
+        for part in split_pauses(text)
+    )

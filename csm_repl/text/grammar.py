@@ -6,6 +6,13 @@
 as typed (newlines, emoji, control characters) but for what can neither be seen nor said (`_INVISIBLE`). A
 blank turn says nothing and keeps its position.
 
+**Names.** A turn that begins with the name of a voice and a colon is that voice's. It has no offset: a number
+at its end is spoken. The names are given to `parse`; without them there are none.
+
+**Comments and headings.** `#` alone or with white space behind it, at the very beginning, makes the line a
+comment, which does nothing; two to six of them make it a heading, the title of what follows. So does nothing
+else: `#1` and `#csm` are text. `#!/` begins the first line of an executable script, and is a comment too.
+
 **Offsets.** A written offset is `-?[0-9]{1,2}` (ASCII; the minus may be U+2212) at the very end of a turn:
 
 * *alone*, after white space, if a sentence end comes before it (one of `_ENDS`, then closing quotes or
@@ -37,12 +44,16 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from csm_repl.errors import LineError
+from csm_repl.text.pauses import without_last_pauses
 from csm_repl.text.sentences import takes_number
+from csm_repl.text.voice_names import NOBODY, SpeakerNames, VoiceName
 
 __all__ = [
     "SEPARATOR",
     "Command",
+    "Heading",
     "Line",
+    "Parsed",
     "Span",
     "SpanKind",
     "Turn",
@@ -53,7 +64,7 @@ __all__ = [
 ]
 
 SEPARATOR = "||"
-SpanKind = Literal["text", "separator", "offset", "command", "command-args"]
+SpanKind = Literal["text", "separator", "name", "offset", "command", "command-args", "comment", "heading"]
 
 _DIGITS = frozenset("0123456789")
 _MINUSES = frozenset("-−")
@@ -74,6 +85,7 @@ _ADDRESS = re.compile(
 )
 _ADDRESS_WINDOW = 2048
 
+_NOTE = re.compile(r"(#{1,6})(?=\s|\Z)|#!/")
 # `upper()` of some letters adds a combining accent, so the word has to allow for them.
 _COMMAND = re.compile(r"(\$*)\s*([^\W\d_][\w\-−\u0300-\u036f]*)(\$*)")
 
@@ -88,12 +100,14 @@ class Turn:
     """0-based place in the line; blank turns count."""
     text: str
     offset: int
-    """What is added to the primary speaker: the written offset, else the position."""
+    """What is added to the primary speaker: the written offset, else the position; 0 if it has a voice."""
     written: bool
+    voice: VoiceName | None = None
+    """Whom it names as its speaker."""
 
     def speaker(self, primary: int) -> int:
         """The speaker of this turn; may be below 0, see `Line.speakers`."""
-        return primary + self.offset
+        return primary + self.offset if self.voice is None else self.voice.speaker
 
 
 @dataclass(frozen=True)
@@ -137,6 +151,17 @@ class Command:
 
 
 @dataclass(frozen=True)
+class Heading:
+    """A line that names the part of a script that it begins."""
+
+    title: str
+
+
+Parsed = Line | Command | Heading
+"""What a line can be; a comment is an empty line."""
+
+
+@dataclass(frozen=True)
 class Span:
     """`text[start:end]` is of this kind."""
 
@@ -145,21 +170,31 @@ class Span:
     kind: SpanKind
 
 
-def parse(text: str, names: Collection[str] = (), *, offsets: bool = True) -> Line | Command:
+def parse(
+    text: str, names: Collection[str] = (), *, offsets: bool = True, voices: SpeakerNames = NOBODY
+) -> Parsed:
     """What a line means. Takes any text and never fails.
 
     Args:
         text: the line.
         names: the commands there are, in any case; with them more mistyped commands are recognised.
         offsets: whether offsets can be written; without, every number is spoken.
+        voices: the names that a turn can begin with.
     """
     found = _find_command(text, names)
     if found is not None:
         return found[0]
+    note = _find_note(text)
+    if note is not None:
+        return note
     turns = []
     for position, bounds in enumerate(_segments(text)):
         start, end = _trimmed(text, *bounds)
         turn = text[start:end]
+        if (named := voices.begin(turn)) is not None:
+            if said := _visible(turn[named.end :]):
+                turns.append(Turn(position, said, 0, False, named.voice))
+            continue
         cut = _find_offset(turn) if offsets else None
         if cut is not None:
             turns.append(Turn(position, _visible(turn[:cut]), int(turn[cut:].replace("−", "-")), True))
@@ -168,29 +203,37 @@ def parse(text: str, names: Collection[str] = (), *, offsets: bool = True) -> Li
     return Line(tuple(turns))
 
 
-def render(parsed: Line | Command) -> str:
+def render(parsed: Parsed, voices: SpeakerNames = NOBODY) -> str:
     """A text that parses to `parsed`. Everything that `parse` returns can be rendered.
+
+    Args:
+        voices: those that `parse` had.
 
     Raises:
         ValueError: a line made by hand that no text can mean, such as the text `mp3` with a written offset.
     """
     if isinstance(parsed, Command):
         return f"${parsed.name}$ {parsed.args}".rstrip()
+    if isinstance(parsed, Heading):
+        return f"## {parsed.title}".rstrip()
     rendered, position = "", 0
     for turn in parsed.turns:
         # After `a|` the separator would begin one character early.
         rendered += " " if rendered.endswith("|") and turn.position > position else ""
-        rendered += SEPARATOR * (turn.position - position) + turn.text
+        rendered += SEPARATOR * (turn.position - position)
+        rendered += turn.text if turn.voice is None else f"{turn.voice.name}: {turn.text}"
         if turn.written:
             glued = f"{turn.text}{turn.offset}"
             rendered += f"{turn.offset}" if _find_offset(glued) == len(turn.text) else f" {turn.offset}"
         position = turn.position
-    if parse(rendered) != parsed:
+    if parse(rendered, voices=voices) != parsed:
         raise ValueError(f"no text means {parsed!r}")
     return rendered
 
 
-def spans(text: str, names: Collection[str] = (), *, offsets: bool = True) -> list[Span]:
+def spans(
+    text: str, names: Collection[str] = (), *, offsets: bool = True, voices: SpeakerNames = NOBODY
+) -> list[Span]:
     """`text` cut into what `parse` sees in it with the same arguments: in order, without gaps or empty spans.
 
     White space is in the span beside it or in a `text` span of its own.
@@ -212,10 +255,17 @@ def spans(text: str, names: Collection[str] = (), *, offsets: bool = True) -> li
         add(last, "command")
         add(len(text), "text")
         return result
+    note = _find_note(text)
+    if note is not None:
+        add(len(text), "heading" if isinstance(note, Heading) else "comment")
+        return result
     for start, end in _segments(text):
         add(start, "separator")
         first, last = _trimmed(text, start, end)
-        cut = _find_offset(text[first:last]) if offsets else None
+        named = voices.begin(text[first:last])
+        cut = _find_offset(text[first:last]) if offsets and named is None else None
+        if named is not None:
+            add(first + named.end, "name")
         if cut is not None:
             add(first + cut, "text")
             add(last, "offset")
@@ -258,6 +308,18 @@ def _find_command(text: str, names: Collection[str]) -> tuple[Command, int, int]
     while start < end and (text[end - 1] == "$" or _is_blank(text[end - 1])):
         end -= 1
     return Command(word.upper(), text[start:end].translate(_INVISIBLES), mistyped=not complete), start, end
+
+
+def _find_note(text: str) -> Line | Heading | None:
+    """A comment, as a line that says nothing, or a heading."""
+    if "#" not in text:
+        return None
+    start, end = _trimmed(text, 0, len(text))
+    match = _NOTE.match(text, start)
+    if match is None:
+        return None
+    is_heading = match[1] is not None and len(match[1]) > 1
+    return Heading(_visible(text[match.end() : end])) if is_heading else Line(())
 
 
 def _is_blank(char: str) -> bool:
@@ -304,6 +366,7 @@ def _find_offset(turn: str) -> int | None:
 
 
 def _ends_a_sentence(head: str) -> bool:
+    head = without_last_pauses(head)
     end = len(head)
     while end and head[end - 1] in _CLOSERS:
         end -= 1

@@ -9,7 +9,8 @@ from csm_repl.errors import LineError
 from csm_repl.events import LineDone, Notice, PlayFile, Quit, Table, TurnDone
 from csm_repl.settings import specs
 from csm_repl.studio import Studio
-from csm_repl.studio.commands import COMMANDS, bare_word_hint
+from csm_repl.studio.commands import COMMANDS
+from csm_repl.studio.reading import bare_word_hint
 from tests.support.studio import MakeStudio, of_type, say
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from csm_repl.events import Table, TurnDone
 from csm_repl.studio import Studio
-from csm_repl.studio.commands import run_line
+from csm_repl.studio.reading import run_line
 from tests.support.studio import MakeStudio, of_type, say
 
 

@@ -12,7 +12,7 @@ import torch
 from csm_repl.events import Audio, Event, LineDone, Notice, Progress, Stopped, TurnDone
 from csm_repl.front.jobs import run_job
 from csm_repl.studio import Studio
-from csm_repl.studio.commands import run_line
+from csm_repl.studio.reading import run_line
 from tests.support.faults import Fault
 from tests.support.studio import MakeStudio, of_type, say
 

@@ -13,7 +13,7 @@ from csm_repl.errors import LineError, OutputError
 from csm_repl.events import Event, LineDone, Notice, ScriptLine, Stopped, TurnDone, Withdrawn
 from csm_repl.outputs.takes import LineFiles
 from csm_repl.studio import Studio
-from csm_repl.studio.commands import run_line
+from csm_repl.studio.reading import run_line
 from tests.support.studio import MakeStudio, of_type, say
 
 

@@ -13,7 +13,7 @@ from csm_repl.engine import TakeRequest, segment_positions, spoken_text
 from csm_repl.errors import LineError
 from csm_repl.events import Audio, Echo, LineDone, Notice, TurnDone, TurnStarted
 from csm_repl.studio import Studio
-from csm_repl.studio.commands import run_line
+from csm_repl.studio.reading import run_line
 from csm_repl.voices import PrepareOptions, VoiceFolder
 from tests.support.fake_voices import Listener
 from tests.support.speech import read_pcm, write_clip

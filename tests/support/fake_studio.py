@@ -13,6 +13,7 @@ from csm_repl.loaded import ModelInfo
 from csm_repl.outputs.takes import TakeFolder
 from csm_repl.session.conversation import Conversation
 from csm_repl.settings import Settings
+from csm_repl.text.voice_names import Roster
 
 
 @dataclass
@@ -52,6 +53,10 @@ class FakeStudio:
 
     def voice(self, speaker: int) -> str:
         return self.voices.name(speaker)
+
+    @property
+    def roster(self) -> Roster:
+        return Roster(self.voices.names)
 
     def refresh_voices(self) -> Iterator[Event]:
         return iter(())

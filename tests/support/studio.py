@@ -8,7 +8,7 @@ from typing import Any
 from csm_repl.events import Event
 from csm_repl.settings import load_settings
 from csm_repl.studio import Studio, open_studio
-from csm_repl.studio.commands import run_line
+from csm_repl.studio.reading import run_line
 
 __all__ = ["MakeStudio", "of_type", "open_with", "say"]
 

@@ -16,7 +16,7 @@ from csm_repl import __version__
 from csm_repl.audio import SAMPLE_RATE, AudioSink, open_sink
 from csm_repl.errors import CsmReplError, ExitCode
 from csm_repl.events import Audio, Echo, Event, LineDone, Notice, PlayFile, Quit, Stopped
-from csm_repl.front.console.block import is_command, left_out, lines_of, summary
+from csm_repl.front.console.block import block_reader, is_command, left_out, lines_of, summary
 from csm_repl.front.console.playback import Playback
 from csm_repl.front.console.terminal import drop_typed, orderly_suspend, silent_keys
 from csm_repl.front.jobs import Interrupts, run_job, unexpected
@@ -24,8 +24,10 @@ from csm_repl.front.joined import JoinedSound
 from csm_repl.front.printers import JsonPrinter, Printer
 from csm_repl.front.printers.rich import RichPrinter, open_console
 from csm_repl.settings import Settings
-from csm_repl.studio.commands import bare_word_hint, run_line
+from csm_repl.studio.commands import COMMANDS
+from csm_repl.studio.reading import bare_word_hint, run_line
 from csm_repl.terminal import end_signal, held_interrupts
+from csm_repl.text.formats import open_reader
 
 if TYPE_CHECKING:
     from csm_repl.front.console.prompt import Prompt
@@ -117,6 +119,8 @@ class ConsoleApp:
         self._joined = JoinedSound(sink, printer.error, printer.say)
         self._interrupts = interrupts
         self._playback = Playback(studio.codec.sample_rate, lambda: self._studio.settings, self._handle)
+        how = studio.settings.format
+        self._reader = open_reader("plain" if how == "auto" else how, COMMANDS)
         self._line = 0
         self._quit = False
 
@@ -183,14 +187,17 @@ class ConsoleApp:
                 self._gap()
             return
         try:
+            reader = self._reader
             if n_lines > 1:
                 self._printer.handle(Notice(summary(waiting)), self._line)
+                if self._studio.settings.format == "auto":
+                    reader = block_reader(waiting, "auto")
             while waiting and not stopped and not self._quit:
                 line = waiting.pop(0)
                 self._line += 1
                 if n_lines > 1:
                     self._show_place(n_lines - len(waiting), n_lines, line)
-                stopped = self._job(run_line(self._studio, line))
+                stopped = self._job(run_line(self._studio, line, reader=reader))
         except KeyboardInterrupt:
             self._playback.stop()
             stopped = True

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from csm_repl.studio.commands import command_names
-from csm_repl.text.grammar import Command, parse
+from csm_repl.text.formats import ScriptReader, Survey, open_reader
+from csm_repl.text.grammar import Command, Line, parse
 
-__all__ = ["is_command", "left_out", "lines_of", "pasted", "summary"]
+__all__ = ["block_reader", "is_command", "left_out", "lines_of", "pasted", "summary"]
 
 
 def lines_of(text: str) -> list[str]:
@@ -26,6 +27,15 @@ def pasted(text: str, *, at_end: bool = True) -> str:
     return text.rstrip("\n") if at_end else text
 
 
+def block_reader(lines: Sequence[str], how: str) -> ScriptReader:
+    """Reads the lines as a script of just these would be read.
+
+    Args:
+        how: the setting `format`.
+    """
+    return open_reader(how, command_names(), Survey.of(lines))
+
+
 def is_command(line: str) -> bool:
     """Whether the line is one, mistyped ones included."""
     return isinstance(parse(line, command_names()), Command)
@@ -33,8 +43,10 @@ def is_command(line: str) -> bool:
 
 def summary(lines: Sequence[str]) -> str:
     """What several lines were understood as, before the first of them runs."""
-    n_commands = sum(map(is_command, lines))
-    text = f"{len(lines)} lines, one after the other: {len(lines) - n_commands} to speak"
+    parsed = [parse(line, command_names()) for line in lines]
+    n_commands = sum(isinstance(each, Command) for each in parsed)
+    n_spoken = sum(isinstance(each, Line) and not each.empty for each in parsed)
+    text = f"{len(lines)} lines, one after the other: {n_spoken} to speak"
     if n_commands:
         text += f", {n_commands} command{'s' if n_commands > 1 else ''}"
     return f"{text}. Ctrl-C stops them."

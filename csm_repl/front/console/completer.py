@@ -1,4 +1,4 @@
-"""Completes `$COMMANDS$`, their first argument, and a setting's value; plain text is left alone."""
+"""Completes `$COMMANDS$`, their first argument, a setting's value, and the name that a turn begins with."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from prompt_toolkit.document import Document
 from csm_repl.front.printers import defused
 from csm_repl.settings import SettingSpec, spec
 from csm_repl.studio.commands import COMMANDS
+from csm_repl.text.grammar import SEPARATOR
+from csm_repl.text.voice_names import folded_name
 
 if TYPE_CHECKING:
     from csm_repl.studio import Studio
@@ -57,6 +59,21 @@ class CommandCompleter(Completer):
             yield from _names(match[1])
         elif match := _ARGUMENTS.match(typed):
             yield from self._arguments(match[1].upper(), match[2], closed=document.text_after_cursor != "")
+        elif not document.text_after_cursor.lstrip().startswith(":"):
+            yield from self._voices(typed.rpartition("\n")[2].rpartition(SEPARATOR)[2].lstrip())
+
+    def _voices(self, typed: str) -> Iterator[Completion]:
+        begun = folded_name(typed)
+        if not begun:
+            return
+        for voice in self._studio.roster.voices:
+            if folded_name(voice.name).startswith(begun):
+                yield Completion(
+                    f"{voice.name}: ",
+                    start_position=-len(typed),
+                    display=defused(voice.name),
+                    display_meta=f"speaker {voice.speaker}",
+                )
 
     def _arguments(self, name: str, typed: str, *, closed: bool) -> Iterator[Completion]:
         command = COMMANDS.get(name)

@@ -1,4 +1,4 @@
-"""Colours what is typed by what it will mean: who speaks which turn, and what is a command."""
+"""Colours what is typed by what it will mean: who speaks which turn, and what is no speech."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from prompt_toolkit.lexers import Lexer
 
 from csm_repl.front.printers.rich import speaker_color
 from csm_repl.text.grammar import Command, Span, parse, spans
+from csm_repl.text.voice_names import NOBODY, SpeakerNames
 
 __all__ = ["LineLexer", "fragments", "speaker_style"]
 
@@ -28,6 +29,7 @@ class LineLexer(Lexer):
         names: the commands there are.
         primary: the primary speaker at this moment.
         offsets: whether offsets can be written at this moment.
+        voices: the names that turns can begin with at this moment.
     """
 
     def __init__(
@@ -35,10 +37,12 @@ class LineLexer(Lexer):
         names: Collection[str],
         primary: Callable[[], int],
         offsets: Callable[[], bool] = lambda: True,
+        voices: Callable[[], SpeakerNames] = lambda: NOBODY,
     ) -> None:
         self._names = names
         self._primary = primary
         self._offsets = offsets
+        self._voices = voices
 
     def lex_document(self, document: Document) -> Callable[[int], StyleAndTextTuples]:
         rows = document.lines
@@ -49,7 +53,15 @@ class LineLexer(Lexer):
                 return []
             for row in rows[len(primaries) - 1 : number]:
                 primaries.append(_primary_after(row, primaries[-1]))
-            return [*fragments(rows[number], self._names, primaries[number], offsets=self._offsets())]
+            return [
+                *fragments(
+                    rows[number],
+                    self._names,
+                    primaries[number],
+                    offsets=self._offsets(),
+                    voices=self._voices(),
+                )
+            ]
 
         return get_line
 
@@ -63,17 +75,22 @@ def _primary_after(row: str, primary: int) -> int:
 
 
 def fragments(
-    text: str, names: Collection[str], primary: int, *, offsets: bool = True
+    text: str,
+    names: Collection[str],
+    primary: int,
+    *,
+    offsets: bool = True,
+    voices: SpeakerNames = NOBODY,
 ) -> list[tuple[str, str]]:
     """`text` in pieces, each with its style."""
     result = []
     turn: list[Span] = []
     position = 0
-    for span in [*spans(text, names, offsets=offsets), None]:
-        if span is not None and span.kind in {"text", "offset"}:
+    for span in [*spans(text, names, offsets=offsets, voices=voices), None]:
+        if span is not None and span.kind in {"text", "name", "offset"}:
             turn.append(span)
             continue
-        result += _turn_fragments(text, turn, primary, position)
+        result += _turn_fragments(text, turn, primary + position, primary, voices)
         turn = []
         if span is not None:
             result.append((_STYLES.get(span.kind, ""), text[span.start : span.end]))
@@ -85,16 +102,20 @@ _STYLES = {
     "separator": "class:separator",
     "command": "class:command",
     "command-args": "class:command-args",
+    "comment": "class:comment",
+    "heading": "class:heading",
 }
+_TURN_STYLES = {"name": " class:name", "offset": " class:offset"}
 
 
-def _turn_fragments(text: str, turn: list[Span], primary: int, position: int) -> list[tuple[str, str]]:
-    offset = position
+def _turn_fragments(
+    text: str, turn: list[Span], speaker: int, primary: int, voices: SpeakerNames
+) -> list[tuple[str, str]]:
     for span in turn:
+        typed = text[span.start : span.end].strip()
         if span.kind == "offset":
-            offset = int(text[span.start : span.end].strip().replace("−", "-"))
-    style = speaker_style(primary + offset)
-    return [
-        (f"{style} class:offset" if span.kind == "offset" else style, text[span.start : span.end])
-        for span in turn
-    ]
+            speaker = primary + int(typed.replace("−", "-"))
+        elif span.kind == "name" and (named := voices.begin(typed)) is not None:
+            speaker = named.voice.speaker
+    style = speaker_style(speaker)
+    return [(style + _TURN_STYLES.get(span.kind, ""), text[span.start : span.end]) for span in turn]

@@ -59,7 +59,10 @@ _VI_KEY_WAIT_S = 0.2
 _STYLE = {
     "separator": "bold",
     "continuation": "fg:ansibrightblack",
+    "name": "bold",
     "offset": "bold underline",
+    "comment": "fg:ansibrightblack italic",
+    "heading": "bold",
     "command": "bold",
     "command-args": "italic",
     "impossible": "fg:ansired underline",
@@ -75,6 +78,7 @@ _STYLE = {
     "completion-menu.meta.completion.current": "bg:#606060 fg:#ffffff",
 }
 _WITHOUT_COLORS = {
+    "comment": "italic",
     "auto-suggestion": "italic",
     "bottom-toolbar": "reverse",
     "completion-menu.completion.current": "reverse",
@@ -213,7 +217,12 @@ class LinePrompt:
         self.help = on_help
         self._session: PromptSession[str] = PromptSession(
             message=self._message,
-            lexer=LineLexer(command_names(), lambda: studio.primary, lambda: studio.settings.offsets == "on"),
+            lexer=LineLexer(
+                command_names(),
+                lambda: studio.primary,
+                lambda: studio.settings.offsets == "on",
+                lambda: studio.roster,
+            ),
             completer=CommandCompleter(studio),
             # Plain text is never interrupted by a menu.
             complete_while_typing=Condition(

@@ -6,42 +6,32 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from csm_repl.errors import LineError
-from csm_repl.front.pipe.lines import read_lines
-from csm_repl.front.pipe.scripts import STDIN, place_of, script_labels
-from csm_repl.studio.commands import parse_input
-from csm_repl.text.duration import expected_seconds
-from csm_repl.text.grammar import Command
+from csm_repl.front.pipe.rehearsal import Rehearsal
+from csm_repl.front.pipe.scripts import STDIN, script_rows
+from csm_repl.settings import Settings
+from csm_repl.voices.listing import ListedVoices
 
 __all__ = ["expected_lines"]
 
 
-def expected_lines(scripts: Sequence[str], *, offsets: bool) -> dict[int | str, float] | None:
-    """Place of an input line (see `place_of`) -> about how many seconds of sound.
+def expected_lines(settings: Settings, scripts: Sequence[str]) -> dict[int | str, float] | None:
+    """Place of an input line (see `ScriptRow`) -> about how many seconds of sound.
 
     Commands and empty lines are left out. A line that will fail is there with 0 seconds.
     None: a script can be read only once.
     """
-    paths = [Path(script) for script in scripts]
-    if not all(script != STDIN and path.is_file() for script, path in zip(scripts, paths, strict=True)):
+    if not all(script != STDIN and Path(script).is_file() for script in scripts):
         return None
+    rehearsal = Rehearsal(settings, ListedVoices(settings.references))
     found: dict[int | str, float] = {}
-    for label, path in zip(script_labels(scripts), paths, strict=True):
-        with path.open("rb") as file:
-            for number, text in read_lines(file):
-                seconds = _seconds(text, offsets)
-                if seconds is not None:
-                    found[place_of(label, number)] = seconds
+    for row in script_rows(scripts, settings.format):
+        try:
+            seconds = rehearsal.read(row.reader, row.text).seconds
+        except LineError:
+            found[row.place] = 0.0
+            continue
+        if seconds:
+            found[row.place] = seconds
+        if rehearsal.quit:
+            break
     return found
-
-
-def _seconds(text: str | LineError, offsets: bool) -> float | None:
-    """None: the line makes no sound."""
-    if isinstance(text, LineError):
-        return 0.0
-    try:
-        parsed = parse_input(text, offsets=offsets)
-    except LineError:
-        return 0.0
-    if isinstance(parsed, Command) or parsed.empty:
-        return None
-    return sum(expected_seconds(turn.text) for turn in parsed.turns)

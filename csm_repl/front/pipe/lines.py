@@ -13,7 +13,15 @@ from typing import BinaryIO, Protocol
 
 from csm_repl.errors import LineError
 
-__all__ = ["END", "MAX_LINE_BYTES", "LineFeed", "NumberedLine", "first_unreadable", "read_lines"]
+__all__ = [
+    "END",
+    "MAX_LINE_BYTES",
+    "LineFeed",
+    "NumberedLine",
+    "first_unreadable",
+    "read_lines",
+    "rows_elsewhere",
+]
 
 MAX_LINE_BYTES = 2**20
 """A line of a megabyte would be a day of speech; what is longer has no lines, as a device or a picture."""
@@ -65,10 +73,18 @@ def first_unreadable(descriptor: int, start: int = 0) -> NumberedLine | None:
 
     None also for what is no regular file, and would be used up by looking.
     """
+    lines = rows_elsewhere(descriptor, start)
+    return next((line for line in lines or () if isinstance(line[1], LineError)), None)
+
+
+def rows_elsewhere(descriptor: int, start: int = 0) -> Iterator[NumberedLine] | None:
+    """The lines of a regular file from byte `start` on, as `read_lines`; the file's position stays.
+
+    None: it is no regular file.
+    """
     if not stat.S_ISREG(os.fstat(descriptor).st_mode) or not hasattr(os, "pread"):
         return None
-    lines = read_lines(_Elsewhere(descriptor, start))
-    return next((line for line in lines if isinstance(line[1], LineError)), None)
+    return read_lines(_Elsewhere(descriptor, start))
 
 
 def _as_utf8(file: _HasBytes) -> Iterator[bytes]:

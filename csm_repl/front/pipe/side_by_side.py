@@ -15,9 +15,10 @@ from csm_repl.front.jobs import run_job
 from csm_repl.front.pipe.lines import LineFeed
 from csm_repl.front.pipe.listener import Listener
 from csm_repl.studio import Studio
-from csm_repl.studio.commands import parse_input, run_line
 from csm_repl.studio.line import LineJob
-from csm_repl.text.grammar import Command, Line
+from csm_repl.studio.reading import run_line, understood
+from csm_repl.text.formats import ScriptReader
+from csm_repl.text.grammar import Command, Line, Parsed
 
 __all__ = ["SideBySide"]
 
@@ -68,13 +69,22 @@ class SideBySide:
         feed: where lines come from.
         listener: takes their events, in order.
         script: what the feed reads, as the user named it.
+        reader: of its notation; None: it is plain.
     """
 
-    def __init__(self, studio: Studio, feed: LineFeed, listener: Listener, script: str = "-") -> None:
+    def __init__(
+        self,
+        studio: Studio,
+        feed: LineFeed,
+        listener: Listener,
+        script: str = "-",
+        reader: ScriptReader | None = None,
+    ) -> None:
         self._studio = studio
         self._feed = feed
         self._listener = listener
         self._script = script
+        self._reader = reader
         self._begun: deque[_Begun] = deque()
         self._command: tuple[int, str] | None = None
         """It waits for the lines before it."""
@@ -115,22 +125,28 @@ class SideBySide:
 
     def _take_in(self, number: int, text: str | LineError) -> None:
         line = _Begun(number)
+        self._begun.append(line)
         try:
             if isinstance(text, LineError):
                 raise text
-            parsed = parse_input(text, offsets=self._studio.settings.offsets == "on")
+            parsed = self._understood(line, text)
             if isinstance(parsed, Command):
                 self._command = (number, text)
-                return
-            if parsed.empty:
-                return
-            self._begun.append(line)
-            self._begin(line, parsed)
+            elif isinstance(parsed, Line) and not parsed.empty:
+                self._begin(line, parsed)
         except Exception as error:
             line.error = error
-            if line not in self._begun:
-                self._begun.append(line)
         self._report()
+
+    def _understood(self, line: _Begun, text: str) -> Parsed:
+        meaning = understood(self._studio, text, self._reader)
+        while True:
+            try:
+                line.events.append(next(meaning))
+            except StopIteration as end:
+                parsed: Parsed = end.value
+                return parsed
+            self._report_events()
 
     def _begin(self, line: _Begun, parsed: Line) -> None:
         for event in self._studio.refresh_voices():
@@ -183,7 +199,10 @@ class SideBySide:
     def _run_command(self, number: int, text: str) -> bool:
         self._command = None
         try:
-            return run_job(run_line(self._studio, text), lambda event: self._listener.handle(event, number))
+            return run_job(
+                run_line(self._studio, text, reader=self._reader),
+                lambda event: self._listener.handle(event, number),
+            )
         except Exception as error:
             self._listener.fail(error, number)
         return False

@@ -14,12 +14,13 @@ from csm_repl.front.jobs import run_job
 from csm_repl.front.pipe.expected import expected_lines
 from csm_repl.front.pipe.lines import LineFeed, read_lines
 from csm_repl.front.pipe.listener import Listener
-from csm_repl.front.pipe.scripts import STDIN, open_script, script_labels
+from csm_repl.front.pipe.scripts import STDIN, open_script, script_labels, script_reader
 from csm_repl.front.pipe.side_by_side import SideBySide
 from csm_repl.front.printers import PlainPrinter, ScriptProgress, StatusLine
 from csm_repl.settings import Settings
 from csm_repl.studio import Studio, open_studio
-from csm_repl.studio.commands import run_line
+from csm_repl.studio.reading import run_line
+from csm_repl.text.formats import ScriptReader
 
 __all__ = ["speak"]
 
@@ -49,7 +50,7 @@ def speak(
     studio = open_studio(settings, say=printer.say)
     progress = None
     if watched:
-        expected = expected_lines(scripts, offsets=settings.offsets == "on")
+        expected = expected_lines(settings, scripts)
         progress = ScriptProgress(expected, status, printer.say)
     listener = Listener(printer, sink, _player(settings, studio, printer), progress)
     return _run(studio, scripts, listener)
@@ -73,7 +74,9 @@ def _run(studio: Studio, scripts: Sequence[str], listener: Listener) -> ExitCode
         listener.begin_script(label)
         try:
             with open_script(script) as file:
-                interrupted = _run_script(studio, file, listener, script)
+                studio.part = ""
+                reader = script_reader(studio.settings.format, file)
+                interrupted = _run_script(studio, file, listener, script, reader)
         except UsageError as error:  # it has gone since it was looked at
             listener.fail(error, 0)
     listener.finish(studio.finish(), interrupted=interrupted)
@@ -82,20 +85,24 @@ def _run(studio: Studio, scripts: Sequence[str], listener: Listener) -> ExitCode
     return ExitCode.SOME_LINES_FAILED if listener.failed else ExitCode.OK
 
 
-def _run_script(studio: Studio, file: io.BufferedReader, listener: Listener, script: str) -> bool:
+def _run_script(
+    studio: Studio, file: io.BufferedReader, listener: Listener, script: str, reader: ScriptReader
+) -> bool:
     if studio.engine.n_slots > 1:
-        return SideBySide(studio, LineFeed(file, buffered=script != STDIN), listener, script).run()
-    return _run_one_by_one(studio, file, listener, script)
+        return SideBySide(studio, LineFeed(file, buffered=script != STDIN), listener, script, reader).run()
+    return _run_one_by_one(studio, file, listener, script, reader)
 
 
-def _run_one_by_one(studio: Studio, file: io.BufferedReader, listener: Listener, script: str) -> bool:
+def _run_one_by_one(
+    studio: Studio, file: io.BufferedReader, listener: Listener, script: str, reader: ScriptReader
+) -> bool:
     """Speaks line by line; whether Ctrl-C stopped it."""
     for number, text in read_lines(file):
         handle = functools.partial(listener.handle, line=number)
         try:
             if isinstance(text, LineError):
                 raise text
-            if run_job(run_line(studio, text, ScriptLine(script, number)), handle):
+            if run_job(run_line(studio, text, ScriptLine(script, number), reader), handle):
                 return True
         except Exception as error:
             listener.fail(error, number)

@@ -8,7 +8,7 @@ import pytest
 
 from csm_repl.events import Echo, Notice, TurnStarted
 from csm_repl.studio import Studio
-from csm_repl.studio.voiceless import voiceless_notice
+from csm_repl.studio.hints import voiceless_notice
 from csm_repl.text.grammar import Line, parse
 from csm_repl.voices import PrepareOptions, VoiceFolder
 from tests.support.speech import write_clip
