@@ -95,7 +95,7 @@ def read_line(reader: ScriptReader, text: str, voices: Roster, *, offsets: bool 
     parsed = reader.read(text, voices, offsets=offsets)
     if isinstance(parsed, Line):
         for turn in parsed.turns:
-            if isinstance(parse(turn.text, COMMANDS), Command):
+            if "$" in turn.text and isinstance(parse(turn.text, COMMANDS), Command):
                 raise LineError(
                     f"Turn {turn.position + 1} is a command ({turn.text[:40]}); nothing was spoken.",
                     "Put the command on a line of its own.",

@@ -74,7 +74,7 @@ def unwritable_notice(turns: list[tuple[Turn, str, str]]) -> str | None:
         LineError: of a turn nothing is left.
     """
     for turn, said, unwritable in turns:
-        left = [char for char in said if char.isalnum() and char not in unwritable]
+        left = any(char.isalnum() and char not in unwritable for char in said)
         is_silence = not said.strip() and without_pauses(turn.text) != turn.text
         if left or is_silence:
             continue

@@ -7,6 +7,7 @@ compares with a synthesiser at half speed), babble and silence do not.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from csm_repl.text.pauses import Pause, split_pauses
@@ -29,24 +30,25 @@ _LETTER_CHARS = 2.5
 """Capitals in a row are spelled: 'WWW', 'HTML'."""
 
 
+_OTHERS = re.compile("[^a-z ]")
+
+
 def _spoken_chars(text: str) -> float:
     """Length of `text` in characters of spelled-out English."""
-    total = 0.0
-    before = ""
-    for char in text:
+    total = float(len(text))
+    for match in _OTHERS.finditer(text):
+        char, at = match[0], match.start()
+        before = text[at - 1 : at]
         if char.isdigit():
-            total += _DIGIT_CHARS
-        elif unicodedata.east_asian_width(char) in "WF":
-            total += _WIDE_CHARS
-        elif unicodedata.category(char) in {"Sc", "Sm", "So"} or char in "%&@#/":
-            total += _DIGIT_CHARS
+            total += _DIGIT_CHARS - 1
+        elif not char.isascii() and unicodedata.east_asian_width(char) in "WF":
+            total += _WIDE_CHARS - 1
         elif char in _PAUSES:
-            total += 1.0 if before and before in _PAUSES else _PAUSE_CHARS
+            total += 0.0 if before and before in _PAUSES else _PAUSE_CHARS - 1
         elif char.isupper() and before.isupper():
-            total += _LETTER_CHARS
-        else:
-            total += 1.0
-        before = char
+            total += _LETTER_CHARS - 1
+        elif char in "%&@#/" or unicodedata.category(char) in {"Sc", "Sm", "So"}:
+            total += _DIGIT_CHARS - 1
     return total
 
 

@@ -31,7 +31,7 @@ _LEAST_NAMES = 3
 """Lines that two names must have said before they are a dialogue and no list."""
 _MOST_REMEMBERED = 10_000
 _WORD = r"[^\W_]+(?:['’][^\W_]+)?"
-_PERSON = rf"(?P<name>(?!\d){_WORD}(?:(?:\.?\s|[.&-]|\s?&\s?){_WORD}){{0,4}}\.?)"
+_PERSON = rf"(?P<name>(?!\d){_WORD}(?:(?:\.?\s|[.&_-]|\s?&\s?){_WORD}){{0,4}}\.?)"
 _NAME = re.compile(
     # A time, as transcripts have it; a bullet; Markdown's marks; how it is said, in brackets.
     r"(?:[\[(]?\d{1,2}(?::\d{2}){1,2}(?:[.,]\d{1,3})?[\])]?\s{1,3}(?:[-–—]\s{1,3})?)?"

@@ -192,7 +192,8 @@ def parse(
         start, end = _trimmed(text, *bounds)
         turn = text[start:end]
         if (named := voices.begin(turn)) is not None:
-            if said := _visible(turn[named.end :]):
+            said = _visible(turn[named.end :])
+            if said.translate(_JOINERS).strip():
                 turns.append(Turn(position, said, 0, False, named.voice))
             continue
         cut = _find_offset(turn) if offsets else None
@@ -284,6 +285,8 @@ def closest(name: str, names: Collection[str]) -> str | None:
 
 def _find_command(text: str, names: Collection[str]) -> tuple[Command, int, int] | None:
     """The command and the bounds of its arguments."""
+    if "$" not in text:
+        return None
     # The first turn alone decides, and never by its last number: so no line is rendered as a command.
     begin, end_of_first = _trimmed(text, 0, len(text.partition(SEPARATOR)[0]))
     first = text[:end_of_first]

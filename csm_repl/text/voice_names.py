@@ -25,12 +25,13 @@ _NAME_TYPED = re.compile(r"([^\W\d_][^\W_]*(?:[ .'’&-]{1,2}[^\W_]+){0,3})\s?[:
 _WORDS = re.compile(r"[^\W_]+")
 _LABELS = frozenset(
     _WORDS.findall("""
-        a answer attention btw caution chapter conclusion cons dear disclaimer edit email
-        example fact faq figure fig fun hint important however i e info ingredients
-        instructions intro introduction item lesson link moral n b nb news next note notes
-        now on one other outro p s part plan pros ps q question quote re reason remember
-        reminder result rule scene section sidenote so spoiler source step steps subject
-        summary tip tips title tl todo topic translation trivia update warning
+        a again answer attention b btw caution chapter conclusion cons dear disclaimer e
+        edit email example fact faq fig figure finally first fun here hint however i
+        important info ingredients instructions intro introduction item last lesson link
+        listen look moral n nb news next no note notes now oh ok okay on one other outro p
+        part plan pros ps q question quote re reason remember reminder result right rule s
+        scene second section sidenote so source spoiler step steps subject summary sure then
+        there third tip tips title tl todo topic translation trivia update warning well yes
     """)
 )
 """First words of what stands before a colon and names nobody."""

@@ -11,13 +11,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from csm_repl.errors import LineError
-from csm_repl.text.grammar import SEPARATOR, Command, Line, Turn, closest, parse, render, spans
+from csm_repl.text.grammar import SEPARATOR, Command, Heading, Line, Turn, closest, parse, render, spans
+from csm_repl.text.voice_names import NOBODY, Roster, SpeakerNames, VoiceName
 from tests.support.paths import ROOT
 from tests.support.texts import LONG, RUNS, TEXTS, assert_work_grows_with_the_length_only, squeezed, unhurried
 
 COMMANDS = "CLEAR SWAP BACK HISTORY EXIT HELP VOICES STATUS SET UNDO RETRY PLAY SAVE LOAD"
 NAMES = tuple(COMMANDS.split())
 INVISIBLE = "\u00ad\u180e\u200b\u2060\ufeff"
+VOICES = Roster({0: "Ada", 1: "Ben", 2: None, 3: "a b"})
 SEED_LINE = "Yeah, they're real cool.||I see that Yala! How rare are they?||I dunno, they're a pwii.0"
 
 
@@ -98,6 +100,63 @@ def test_the_text_in_an_error_is_shortened_to_one_line() -> None:
     assert len(caught.value.cause) < 150
 
 
+# --- names ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "speakers", "said"), table("Names"))
+def test_the_page_tells_whom_a_turn_names(text: str, speakers: str, said: str) -> None:
+    line = parse(text, NAMES, voices=VOICES)
+    assert isinstance(line, Line)
+    assert ", ".join(map(str, line.speakers(0))) == speakers
+    assert " ".join(f"`{turn.text}`" for turn in line.turns).strip("`") == said.strip("`")
+
+
+def test_a_named_voice_does_not_move_with_the_primary_speaker() -> None:
+    line = parse("Ben: Hi.||Ho.", voices=VOICES)
+    assert isinstance(line, Line)
+    assert line.speakers(5) == (1, 6)
+    assert line.turns[0] == Turn(0, "Hi.", 0, False, VoiceName("Ben", 1))
+
+
+@pytest.mark.parametrize("text", ["Ben:", "Ben: ", "ada : \u200b", "Ben:||Ada:"])
+def test_a_name_alone_says_nothing(text: str) -> None:
+    assert parse(text, voices=VOICES) == Line(())
+
+
+@pytest.mark.parametrize(
+    "text", ["http://example.com", "Note: Ben", "10:30", ": hi", "Bén: hi", "Ben", "Ben，hi"]
+)
+def test_what_is_no_voice_is_text(text: str) -> None:
+    assert parse(text, voices=Roster({0: "Ben", 1: "http"})) == parse(text)
+
+
+# --- comments and headings --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "what"), table("Comments and headings"))
+def test_the_page_tells_what_is_a_comment_or_a_heading(text: str, what: str) -> None:
+    parsed = parse(text, NAMES)
+    if what == "text":
+        assert parsed == Line((Turn(0, text, 0, False),))
+    elif what == "a comment":
+        assert parsed == Line(())
+    else:
+        assert parsed == Heading(what.removeprefix("a heading:").strip())
+
+
+@pytest.mark.parametrize(
+    "text", ["# Hi.||$CLEAR$", "  # Hi.1", "\ufeff# Hi.", "#\tHi.", "#!/usr/bin/env csm-repl"]
+)
+def test_all_of_a_comment_is_one(text: str) -> None:
+    assert parse(text, NAMES) == Line(())
+    assert {span.kind for span in spans(text, NAMES)} == {"comment"}
+
+
+def test_a_heading_is_a_line_of_its_own() -> None:
+    assert parse("## a||b 1") == Heading("a||b 1")
+    assert parse("Hi.||## a") == Line((Turn(0, "Hi.", 0, False), Turn(1, "## a", 1, False)))
+
+
 # --- offsets ----------------------------------------------------------------------------------------------
 
 
@@ -142,6 +201,19 @@ https://example.com/x.1|ftp://a.b/c-1
 
 @pytest.mark.parametrize("text", re.split(r"[|\n]", SPOKEN_NUMBERS.strip()))
 def test_a_number_that_belongs_to_something_is_spoken(text: str) -> None:
+    assert spoken(text).turns == (Turn(0, text, 0, False),)
+
+
+@pytest.mark.parametrize(
+    "text", ["Hi! [pause 1] 2", "Hi! [pause 1]2", "Hi! [pause 0.5 s] [pause]  2", 'Hi!" [pause] 2']
+)
+def test_an_offset_may_stand_behind_a_pause(text: str) -> None:
+    (turn,) = spoken(text).turns
+    assert (turn.offset, turn.text) == (2, text[:-1].strip())
+
+
+@pytest.mark.parametrize("text", ["Hi [pause 1] 2", "[pause 1] 2", "[pause 1", "Hi! [pause 2"])
+def test_the_number_of_a_pause_is_no_offset(text: str) -> None:
     assert spoken(text).turns == (Turn(0, text, 0, False),)
 
 
@@ -244,40 +316,63 @@ def test_an_offset_that_no_text_can_mean_is_refused(turn: Turn) -> None:
         render(Line((turn,)))
 
 
-@unhurried
-@given(TEXTS, st.sampled_from([(), NAMES]))
-@example("$voice-05", NAMES)
-@example("$CLEAR x$||", ())
-@example("CLEAR$ x$||y", NAMES)
-@example("$ŉ$", ())
-def test_rendered_text_means_the_same(text: str, names: tuple[str, ...]) -> None:
-    parsed = parse(text, names)
-    assert parse(render(parsed), names) == parsed
-    assert parse(render(parsed)) == parsed
+ROSTERS = st.sampled_from([NOBODY, VOICES])
+# Where names, comments and headings are likely.
+BEGUN = st.tuples(st.sampled_from(["", "Ben:", " ada : ", "a b:", "#", "# ", "## ", "||Ben: "]), TEXTS).map(
+    "".join
+)
+LINES = st.one_of(TEXTS, BEGUN)
 
 
 @unhurried
-@given(TEXTS, st.sampled_from([(), NAMES]))
-def test_text_is_never_lost_or_invented(text: str, names: tuple[str, ...]) -> None:
-    parsed = parse(text, names)
+@given(LINES, st.sampled_from([(), NAMES]), ROSTERS)
+@example("$voice-05", NAMES, NOBODY)
+@example("$CLEAR x$||", (), NOBODY)
+@example("CLEAR$ x$||y", NAMES, NOBODY)
+@example("$ŉ$", (), NOBODY)
+@example("## # $CLEAR$", NAMES, VOICES)
+@example("Ben: Ada: x1||# y", NAMES, VOICES)
+def test_rendered_text_means_the_same(text: str, names: tuple[str, ...], voices: SpeakerNames) -> None:
+    parsed = parse(text, names, voices=voices)
+    assert parse(render(parsed, voices), names, voices=voices) == parsed
+    assert parse(render(parsed, voices), voices=voices) == parsed
+
+
+@unhurried
+@given(LINES, st.sampled_from([(), NAMES]), ROSTERS)
+def test_text_is_never_lost_or_invented(text: str, names: tuple[str, ...], voices: SpeakerNames) -> None:
+    parsed = parse(text, names, voices=voices)
     if isinstance(parsed, Command):
         rest = seen(text).replace("$", "").upper()
         assert rest == seen(parsed.name + parsed.args).replace("$", "").upper()
         return
+    if isinstance(parsed, Heading):
+        assert seen(text).lstrip("#") == seen(parsed.title).lstrip("#")
+        return
+    if seen(text).startswith("#") and parsed.empty:
+        return  # a comment
     segments = dict(enumerate(text.split(SEPARATOR)))
     for turn in parsed.turns:
         segment = seen(segments.pop(turn.position))
+        if turn.voice is not None:
+            segment = re.split("[:：]", segment, maxsplit=1)[1]
         assert segment.startswith(seen(turn.text))
         number = segment[len(seen(turn.text)) :]
         assert turn.written == bool(number)
-        assert turn.offset == (int(number.replace("−", "-")) if turn.written else turn.position)
-    assert not seen("".join(segments.values())).strip("\u200c\u200d\ufe0e\ufe0f")
+        if turn.voice is None:
+            assert turn.offset == (int(number.replace("−", "-")) if turn.written else turn.position)
+    blank = rf"[\s{INVISIBLE}]+"
+    left = [re.sub(rf"^{blank}|{blank}$", "", segment) for segment in segments.values()]
+    unnamed = "".join(segment for segment in left if voices.begin(segment) is None)
+    assert not seen(unnamed).strip("\u200c\u200d\ufe0e\ufe0f")
 
 
 @unhurried
-@given(TEXTS, st.sampled_from([(), NAMES]))
-def test_spans_cover_the_text_and_agree_with_the_meaning(text: str, names: tuple[str, ...]) -> None:
-    found = spans(text, names)
+@given(LINES, st.sampled_from([(), NAMES]), ROSTERS)
+def test_spans_cover_the_text_and_agree_with_the_meaning(
+    text: str, names: tuple[str, ...], voices: SpeakerNames
+) -> None:
+    found = spans(text, names, voices=voices)
     assert [span.start for span in found] == [0, *(span.end for span in found)][: len(found)]
     assert all(span.start < span.end for span in found)
     assert (found[-1].end if found else 0) == len(text)
@@ -287,15 +382,20 @@ def test_spans_cover_the_text_and_agree_with_the_meaning(text: str, names: tuple
         pieces = [piece.translate(str.maketrans("", "", INVISIBLE)).strip() for piece in pieces]
         return [piece for piece in pieces if piece.strip("\u200c\u200d\ufe0e\ufe0f ")]
 
-    parsed = parse(text, names)
+    parsed = parse(text, names, voices=voices)
     if isinstance(parsed, Command):
         assert "".join(of("command-args")) == parsed.args
         assert squeezed("".join(of("command"))).replace("$", "").upper() == parsed.name
         assert not of("text")
         return
+    if isinstance(parsed, Heading) or of("comment"):
+        assert len(found) == 1
+        assert bool(of("heading")) == isinstance(parsed, Heading)
+        return
     assert of("text") == [turn.text for turn in parsed.turns]
     assert [int(o.replace("−", "-")) for o in of("offset")] == [t.offset for t in parsed.turns if t.written]
     assert len(of("separator")) == text.count(SEPARATOR)
+    assert len(of("name")) >= sum(turn.voice is not None for turn in parsed.turns)
     assert not of("command")
 
 
