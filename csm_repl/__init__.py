@@ -15,16 +15,26 @@ from typing import TYPE_CHECKING, Any
 
 __all__ = [
     "Generator",
+    "ScriptTurn",
     "Segment",
     "__version__",
     "generate_streaming_audio",
     "load_csm_1b",
     "load_csm_1b_local",
+    "read_script",
 ]
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from csm_repl.api import Generator, Segment, generate_streaming_audio, load_csm_1b, load_csm_1b_local
+    from csm_repl.api import (
+        Generator,
+        ScriptTurn,
+        Segment,
+        generate_streaming_audio,
+        load_csm_1b,
+        load_csm_1b_local,
+        read_script,
+    )
 
 
 def __getattr__(name: str) -> Any:

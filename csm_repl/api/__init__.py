@@ -12,8 +12,17 @@ it puts no watermark into the sound, and an argument that cannot be spoken is on
 
 from csm_repl.api.generator import Generator, Segment, generate_streaming_audio
 from csm_repl.api.load import load_csm_1b, load_csm_1b_local
+from csm_repl.api.script import ScriptTurn, read_script
 from csm_repl.api.torchaudio_files import keep_torchaudio_files
 
-__all__ = ["Generator", "Segment", "generate_streaming_audio", "load_csm_1b", "load_csm_1b_local"]
+__all__ = [
+    "Generator",
+    "ScriptTurn",
+    "Segment",
+    "generate_streaming_audio",
+    "load_csm_1b",
+    "load_csm_1b_local",
+    "read_script",
+]
 
 keep_torchaudio_files()

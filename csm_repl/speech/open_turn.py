@@ -131,8 +131,7 @@ class OpenTurn:
         """The pause is over."""
         self.stages = StageChain([make(self.rate) for make in self.request.stages])
         self.stretches.append(Stretch(len(self.frames), self.n_samples))
-        # The codec's slot begins anew, with what is decoded in it next.
-        self.flushed, self.slot_broken = False, True
+        self.flushed = False
 
     def cues(self, samples_per_frame: int) -> Iterator[Cue]:
         """One for each piece that was begun."""

@@ -296,10 +296,13 @@ class Speech:
                 self._hand_out(turn, turn.stages.push(turn.decoded.popleft()), started)
             if turn.number not in ending or turn.flushed:
                 continue
-            with self._unless_it_fails([turn]):
-                rest = self._streams.flush(_slot_of(turn))
-            turn.flushed = True
-            self._hand_out(turn, torch.cat([turn.stages.push(rest), turn.stages.finish()]), started)
+            if not turn.stretches[-1].starts:
+                turn.flushed = True  # a pause is all there was
+            else:
+                with self._unless_it_fails([turn]):
+                    rest = self._streams.flush(_slot_of(turn))
+                turn.flushed = True
+                self._hand_out(turn, torch.cat([turn.stages.push(rest), turn.stages.finish()]), started)
             turn.end_stretch()
             if not turn.over:
                 self._pause(turn, started)

@@ -13,7 +13,12 @@ from tests.support.codecs import random_istft
 from tests.support.faults import Fault
 from tests.support.speaking import Room, Script, alike, sounds
 
-SCRIPTS = [Script("One", 1, n_pieces=2), Script("Two, a longer one.", 2), Script("Three.", 3, max_frames=7)]
+SCRIPTS = [
+    Script("One", 1, n_pieces=2),
+    Script("Two, a longer one.", 2),
+    Script("Three.", 3, max_frames=7),
+    Script("Four", 4, n_pieces=2, pause_s=0.1),
+]
 
 
 @pytest.fixture(scope="module", params=["mimi", "istft"])

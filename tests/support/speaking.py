@@ -24,6 +24,7 @@ from csm_repl.speech import (
     TurnRequest,
     TurnResult,
 )
+from csm_repl.text.pauses import Pause
 from tests.support.speech import ROUNDING
 
 __all__ = ["Room", "Script", "alike", "sounds"]
@@ -40,6 +41,8 @@ class Script:
     stages: tuple[MakeStage, ...] = ()
     n_pieces: int = 1
     """The text is said so many times."""
+    pause_s: float | None = None
+    """Silence before, between and after the pieces; None: there are no pauses."""
 
 
 @dataclass
@@ -64,7 +67,12 @@ class Room:
         context = PlannedContext(
             self.planner, heard or Heard(()), script.speaker, frozenset({script.speaker}), min_room=1
         )
-        pieces = [TurnPiece(f"{script.text} {n}", ids, 16, 12) for n in range(script.n_pieces)]
+        pieces: list[TurnPiece | Pause] = [
+            TurnPiece(f"{script.text} {n}", ids, 16, 12) for n in range(script.n_pieces)
+        ]
+        if script.pause_s is not None:
+            pause = Pause(script.pause_s)
+            pieces = [pause, *(each for piece in pieces for each in (piece, pause))]
         return TurnRequest(
             tuple(pieces), context, seed=script.seed, max_frames=script.max_frames, stages=script.stages
         )
