@@ -98,3 +98,31 @@ def test_only_a_beginning_command_opens_the_menu_by_itself() -> None:
     assert begins_command("$SET te")
     assert not begins_command("The price is $")
     assert not begins_command("$CLEAR$")
+
+
+@pytest.mark.parametrize(
+    ("typed", "results"),
+    [
+        ("a", ["anna: "]),
+        ("AN", ["anna: "]),
+        ("  be", ["  ben: "]),
+        ("Hello.||b", ["Hello.||ben: "]),
+        ("Hello.\nb", ["Hello.\nben: "]),
+        ("Hello a", []),
+        ("ben: a", []),
+        ("x", []),
+        ("Hello.||", []),
+    ],
+)
+def test_the_name_that_a_turn_begins_with_is_completed(studio: Any, typed: str, results: list[str]) -> None:
+    assert _results(studio, typed) == results
+
+
+def test_a_name_says_whose_it_is_and_gets_one_colon(studio: Any) -> None:
+    [found] = _completions(studio, "be")
+    assert to_plain_text(found.display_meta) == "speaker 1"
+    assert _completions(studio, "be", after=": Hi.") == []
+
+
+def test_names_do_not_open_the_menu_by_themselves() -> None:
+    assert not begins_command("ann")

@@ -8,6 +8,7 @@ from prompt_toolkit.document import Document
 from csm_repl.front.console.lexer import LineLexer, fragments, speaker_style
 from csm_repl.front.printers.rich import speaker_color
 from csm_repl.studio.commands import command_names
+from csm_repl.text.voice_names import Roster
 
 
 def _styles(text: str, primary: int = 0) -> list[tuple[str, str]]:
@@ -82,3 +83,31 @@ def test_no_character_is_lost_and_lines_stay_lines(text: str) -> None:
     shown = ["".join(piece for _, piece, *_ in get_line(n)) for n in range(text.count("\n") + 1)]
     assert "\n".join(shown) == text
     assert get_line(text.count("\n") + 1) == []
+
+
+def test_a_named_turn_has_the_colour_of_its_voice() -> None:
+    voices = Roster({0: "Anna", 3: "Ben"})
+    anna, ben, third = speaker_style(0), speaker_style(3), speaker_style(3)
+    assert fragments("ben: Hi.||Anna: Ho. 1||Hey.", command_names(), 1, voices=voices) == [
+        (f"{ben} class:name", "ben:"),
+        (ben, " Hi."),
+        ("class:separator", "||"),
+        (f"{anna} class:name", "Anna:"),
+        (anna, " Ho. 1"),
+        ("class:separator", "||"),
+        (third, "Hey."),
+    ]
+
+
+def test_comments_and_headings_do_not_look_like_speech() -> None:
+    assert _styles("# Hi.||Ho.") == [("class:comment", "# Hi.||Ho.")]
+    assert _styles("## Act one") == [("class:heading", "## Act one")]
+
+
+def test_a_voice_that_comes_is_coloured_from_then_on() -> None:
+    names: dict[int, str | None] = {}
+    lexer = LineLexer(command_names(), lambda: 0, voices=lambda: Roster(names))
+    get_line = lexer.lex_document(Document("Ben: Hi."))
+    assert get_line(0)[0][0] == speaker_style(0)
+    names[2] = "ben"
+    assert get_line(0)[0][0] == f"{speaker_style(2)} class:name"
