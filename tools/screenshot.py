@@ -99,12 +99,11 @@ def _session(model: Path, home: Path) -> pyte.Screen:
             "Yeah, they're real cool.||I see that Yala! How rare are they?||I dunno, they're a pwii.0",
             r"^  outputs/\S+/001\.wav$",
         )
-        terminal.enter("$SWAP$", r"^1 ben>$")
-        terminal.enter("So it is my turn now.", r"^  outputs/\S+/002\.wav$")
-        terminal.enter("$HISTORY$", r"002\.wav$\n\n1 ben>$")
-        terminal.send("And what do you think?||Nobody has asked me yet.||I have!-1")
-        terminal.see(r"I have!-1$")
-        terminal.see(r"^ 1 ben  context")
+        terminal.enter("Ben: It's $5 at 10:30 [pause 0.5] isn't it?", r"^  outputs/\S+/002\.wav$")
+        terminal.enter("$HISTORY$", r"002\.wav$\n\n0 anna>$")
+        terminal.send("Anna: And what do you think?||Ben: Nobody has asked me yet.||I have!0")
+        terminal.see(r"I have!0$")
+        terminal.see(r"^ 0 anna  context")
     finally:
         terminal.close()
     return _with_faint(terminal.raw)

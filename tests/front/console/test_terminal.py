@@ -131,6 +131,30 @@ def test_a_paste_that_the_terminal_does_not_mark_gives_the_same(console: Termina
     console.see(r"^0 anna>$")
 
 
+def test_a_turn_can_name_its_voice_and_the_name_is_completed(console: Terminal, home: Path) -> None:
+    console.send("Hello.||be" + TAB)
+    console.see(r"^0 anna> Hello\.\|\|ben: ?$")
+    console.enter("Hi. [pause 0.2] Anna?||ANNA: Yes, 2.", r"^0 anna +Hello\.$")
+    shown = [line for line in console.lines if re.match(r"\d \w+  ", line)]
+    assert shown[-3:] == ["0 anna  Hello.", "1 ben   Hi. [pause 0.2] Anna?", "0 anna  Yes, 2."]
+
+
+def test_a_comment_does_nothing_and_a_heading_is_confirmed(console: Terminal, home: Path) -> None:
+    before = _wavs(home)
+    console.enter("# nothing to say", r"^0 anna>$")
+    console.enter("## Act one", r"^Part: Act one$")
+    assert _wavs(home) == before
+
+
+def test_a_block_in_another_notation_is_read_as_a_script_would_be(console: Terminal) -> None:
+    console.send(paste("[S1] From the first. [S2] From the second.\n[S1] And again.\n"))
+    console.send(ENTER)
+    console.see(r"--format tags")
+    console.see_prompt(more_than=1)
+    shown = [line for line in console.lines if re.match(r"\d \w+  ", line)]
+    assert shown == ["0 anna  From the first.", "1 ben   From the second.", "0 anna  And again."]
+
+
 def test_alt_enter_begins_a_new_line(console: Terminal) -> None:
     console.send("Above" + ALT_ENTER)
     console.see(r"^0 anna> Above$")
