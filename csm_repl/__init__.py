@@ -14,9 +14,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __all__ = [
+    "AutoProcessor",
+    "CsmForConditionalGeneration",
     "Generator",
     "ScriptTurn",
     "Segment",
+    "SpeechRequest",
     "__version__",
     "generate_streaming_audio",
     "load_csm_1b",
@@ -27,9 +30,12 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from csm_repl.api import (
+        AutoProcessor,
+        CsmForConditionalGeneration,
         Generator,
         ScriptTurn,
         Segment,
+        SpeechRequest,
         generate_streaming_audio,
         load_csm_1b,
         load_csm_1b_local,

@@ -17,7 +17,7 @@ import contextlib
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -91,14 +91,15 @@ class Speech:
     Args:
         engine: makes the frames; as many turns are spoken at a time as it has slots, others wait.
         codec: of the same model.
+        owner: held by whoever makes steps; shared by those that share a model.
     """
 
-    def __init__(self, engine: Engine, codec: Codec) -> None:
+    def __init__(self, engine: Engine, codec: Codec, owner: threading.Lock | None = None) -> None:
         self.engine = engine
         self.codec = codec
         self._streams = codec.streams(engine.n_slots)
         self._free = list(range(engine.n_slots))
-        self._owner = threading.Lock()
+        self._owner = owner or threading.Lock()
         self._numbers = itertools.count()
         self._submitted: deque[OpenTurn] = deque()
         self._aborted: deque[int] = deque()
@@ -136,6 +137,26 @@ class Speech:
                     return
         finally:
             self.abort(turn.number)
+
+    def speak_all(self, requests: Sequence[TurnRequest]) -> Generator[tuple[int, SpeechEvent], None, None]:
+        """The events of several turns as they are made, each with the index of its request.
+
+        As many are spoken at a time as there are slots. The last event of each is a `TurnOver` or a
+        `TurnFailed`; the others go on. Threads may read such iterators at the same time.
+        """
+        queue: deque[SpeechEvent] = deque()
+        index_of = {self._submit(request, queue).number: index for index, request in enumerate(requests)}
+        open_turns = set(index_of)
+        try:
+            while open_turns:
+                self._step_until(lambda: bool(queue))
+                event = queue.popleft()
+                if isinstance(event, _LAST):
+                    open_turns.discard(event.turn)
+                yield index_of[event.turn], event
+        finally:
+            for number in open_turns:
+                self.abort(number)
 
     def _submit(self, request: TurnRequest, queue: deque[SpeechEvent] | None) -> OpenTurn:
         noise = self.engine.new_noise(request.options, request.seed)
