@@ -8,6 +8,7 @@ Every message is one speaker's; all but the last have been said, so they have te
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ __all__ = ["Conversation", "Message", "is_conversation", "read_conversation", "r
 Conversation = Sequence[Mapping[str, Any]]
 _AUDIO_KEYS = ("audio", "path", "url")
 _LONGEST_CLIP_S = 600.0
+_MOST_BYTES = 100 * 2**20
+_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,8 +145,25 @@ def _of_file(name: str | bytes, where: str) -> torch.Tensor:
     if address.scheme == "file":
         name = unquote(address.path)
     elif address.scheme in {"http", "https"}:
-        raise ValueError(f"{where} is an address: download it first, and give its path or its samples.")
+        return _of_address(name, where)
     try:
         return read_mono(Path(name), max_seconds=_LONGEST_CLIP_S)
     except (CsmReplError, OSError) as error:
         raise ValueError(f"{where} cannot be read: {error}") from error
+
+
+def _of_address(address: str, where: str) -> torch.Tensor:
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
+
+    data = io.BytesIO()
+    try:
+        with get_session().get(address, stream=True, timeout=_TIMEOUT_S) as answer:
+            answer.raise_for_status()
+            for chunk in answer.iter_content(2**16):
+                data.write(chunk)
+                if data.tell() > _MOST_BYTES:
+                    raise ValueError(f"{where} is larger than {_MOST_BYTES // 2**20} MB.")
+        data.seek(0)
+        return read_mono(data, max_seconds=_LONGEST_CLIP_S)
+    except (CsmReplError, OSError) as error:
+        raise ValueError(f"{where} cannot be had: {error}") from error
