@@ -39,6 +39,9 @@ def said_text(text: str, how: str, table: PronounceTable) -> SaidText:
     pauses = find_pauses(text)
     if how == "off":
         return SaidText(text)
+    if not pauses and not table:
+        found = normalise(text)
+        return SaidText(found.said.strip(), found.replacements) if found.replacements else SaidText(text)
     replacements: list[Replacement] = []
     at = 0
     for start, end in [*((start, end) for start, end, _ in pauses), (len(text), len(text))]:

@@ -44,6 +44,8 @@ _NUMBERED = re.compile(
 _TAG = re.compile(r"\[\s?(?P<tag>(?:s|spk|speaker)?[\s_-]?\d{1,3})\s?\]\s?:?", re.IGNORECASE)
 _CLEAR_TAG = re.compile(r"\[\s?(?:s|spk|speaker)[\s_-]?\d{1,3}\s?\]", re.IGNORECASE)
 _CLEAR_NUMBER = re.compile(r"speaker[\s_]?\d{1,3}\s?[:：]\s", re.IGNORECASE)
+_SIGNS = re.compile("[:：\\[{#$]")
+"""A line without any of these is a plain one with text, or empty."""
 _NAME_TAG = re.compile(r"\[\s?(?P<tag>[^\[\]\n]{1,60})\s?\]\s?:?")
 
 
@@ -332,6 +334,9 @@ class Survey:
     def add(self, row: str) -> None:
         """Takes in the next line."""
         row = row.strip("\ufeff \t")
+        if not _SIGNS.search(row):
+            self.n_lines += bool(row)
+            return
         if row[:1] in {"{", "["} and _is_json(row):
             self.n_lines += 1
             self.n_jsonl += 1

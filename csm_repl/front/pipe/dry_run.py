@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from csm_repl.audio import output_error
 from csm_repl.errors import CsmReplError, ExitCode, LineError
 from csm_repl.front.pipe.rehearsal import Rehearsal, Rehearsed
 from csm_repl.front.pipe.scripts import script_rows
@@ -49,6 +48,8 @@ def run_dry(settings: Settings, scripts: Sequence[str]) -> ExitCode:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.SOME_LINES_FAILED
     except OSError as error:  # a full disk, a closed stdout
+        from csm_repl.audio import output_error
+
         raise output_error("stdout", error) from error
     return ExitCode.SOME_LINES_FAILED if shown.n_failed else ExitCode.OK
 

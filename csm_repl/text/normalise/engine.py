@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 
 from csm_repl.text.normalise import dates, initialisms, marks, names, quantities, words
-from csm_repl.text.normalise.rule import Rule
+from csm_repl.text.normalise.rule import Rule, any_of
 
 __all__ = ["Normalised", "Replacement", "joined", "normalise"]
 
@@ -48,6 +48,8 @@ class Normalised:
 
 def normalise(text: str) -> Normalised:
     """Writes out what a voice cannot read. Never raises; linear in the length of `text`."""
+    if "\n" not in text:
+        return _normalised(text)
     found: list[Replacement] = []
     start = 0
     for end in [*(match.end() for match in _PARAGRAPH.finditer(text)), len(text)]:
@@ -63,10 +65,13 @@ def _normalised(text: str) -> Normalised:
     result, said = Normalised(text), text
     for _ in range(_MOST_PASSES):
         left = Normalised(said, tuple(Replacement(*span) for span in marks.unspoken(said)))
-        change = joined(left, Normalised(left.said, tuple(_written_out(left.said))))
+        rest = left.said if left.replacements else said
+        written = Normalised(rest, tuple(_written_out(rest)))
+        change = joined(left, written) if left.replacements else written
         if not change.replacements:
             break
-        result, said = joined(result, change), change.said
+        result = joined(result, change) if result.replacements else change
+        said = change.said
     return result
 
 
@@ -107,13 +112,12 @@ def joined(first: Normalised, second: Normalised) -> Normalised:
 # --- writing out --------------------------------------------------------------------------------------
 
 _SMALL = "[a-zß-öø-ÿ]"
-_SHORT_WORDS = "|".join(sorted(map(re.escape, words.STARTS), key=len, reverse=True))
-_NUMBERED = "|".join(sorted(words.NUMBERED_STARTS))
-_PLAIN = re.compile(
-    rf"(?:(?!(?:{_SHORT_WORDS})\.|aka\b|et\sal\.|(?:pp?|vol|ch|fig|{_NUMBERED})\s\d)"
-    rf"{_SMALL}{{1,40}}(?:['’-]{_SMALL}{{1,40}}){{0,4}}[,;:!?…\"”’)]{{0,4}}\.?(?:\s{{1,9}}|\Z))+"
+_SMALL_WORD = rf"(?!aka\b){_SMALL}{{1,40}}(?:['’-]{_SMALL}{{1,40}}){{0,4}}[,;:!?…\"”’)]{{0,4}}"
+_PLAIN = (
+    # Before a number or "al." it may be what a rule begins with, and before a full stop an abbreviation.
+    rf"{_SMALL_WORD}(?:\s{{1,9}}(?!\d|al\.)|\Z)|(?!(?:{any_of(words.STARTS)})\.){_SMALL_WORD}\.(?:\s{{1,9}}|\Z)"
 )
-"""A run of words that no rule can change."""
+"""A word that no rule can change."""
 _WORD = re.compile(r"[^\W\d_]+")
 _WORD_ALONE = re.compile(r"(?:['’][^\W\d_]{1,3})?(?:[,;:!?…\"”’)\]]*\.{0,3}[\"”’)]*(?:\s|\Z)|\.?[-–—](?!\w))")
 """What is behind a word that is neither glued to something nor an abbreviation."""
@@ -159,20 +163,26 @@ _SIGN_RULES: dict[str, tuple[Rule, ...]] = {
 _FIRST_WORDS = (
     words.STARTS | words.NUMBERED_STARTS | dates.STARTS | frozenset(map(str.lower, quantities.CURRENCY_CODES))
 )
-_SILENT = re.compile(r"""(?:[\s,;:!?"”“)\]}…]|\.(?=\s|\Z))+""")
-"""Space and signs that no rule begins with."""
+_FIRST_CAPITALS = any_of(word.capitalize() for word in _FIRST_WORDS if len(word) > 1)
+_CAPITALISED = (
+    rf"(?!(?:{_FIRST_CAPITALS})(?![^\W\d_]))[A-Z]{_SMALL}{{1,40}}(?:['’]{_SMALL}{{1,3}})?"
+    rf"[,;:!?…\"”’)\]]{{0,4}}\.{{0,3}}[\"”’)]{{0,3}}(?:\s{{1,9}}|\Z)"
+)
+"""The same of one that begins with a capital."""
+_SILENT = r"""[\s,;:!?"”“)\]}…]+|\.(?![\dN])|['’‘(](?!\d)|-{2,}(?=\s|\Z)"""
+"""Space and signs that no rule begins with, or none before what follows."""
+_SKIPPED = re.compile(rf"(?:{_SILENT}|(?<![^\W_])(?:{_PLAIN}|{_CAPITALISED}))+")
 
 
 def _written_out(text: str) -> list[Replacement]:
     found: list[Replacement] = []
     at, end = 0, len(text)
     while at < end:
-        skipped = _SILENT.match(text, at)
-        if skipped is None and (at == 0 or not text[at - 1].isalnum()):
-            skipped = _PLAIN.match(text, at)
+        skipped = _SKIPPED.match(text, at)
         if skipped is not None:
             at = skipped.end()
-            continue
+            if at == end:
+                break
         char = text[at]
         word = _WORD.match(text, at)
         rules = _rules(text, at, char, word)

@@ -90,16 +90,21 @@ def _all(text: str) -> Iterator[tuple[int, int, str]]:
             else:
                 yield match.start(), match.start("inside"), ""
                 yield match.end("inside"), match.end(), ""
-    for pattern in (_TICKS, _KEYCAP):
-        for match in pattern.finditer(text):
+    if "`" in text:
+        for match in _TICKS.finditer(text):
             yield match.start(), match.end(), ""
-    for match in _EMOJI.finditer(text):
-        yield _with_space(text, match.start() + (text[match.start()].isspace()), match.end())
     for match in _EMOTICON.finditer(text):
         if match.start() == 0 or text[match.start() - 1] in " \t\n.!?,":
             yield _with_space(text, match.start(), match.end())
-    for match in _BARE.finditer(text):
-        yield _with_space(text, match.start(), match.end())
+    if "*" in text or not text.isascii():
+        for match in _BARE.finditer(text):
+            yield _with_space(text, match.start(), match.end())
+    if text.isascii():
+        return
+    for match in _KEYCAP.finditer(text):
+        yield match.start(), match.end(), ""
+    for match in _EMOJI.finditer(text):
+        yield _with_space(text, match.start() + (text[match.start()].isspace()), match.end())
 
 
 def _with_space(text: str, start: int, end: int) -> tuple[int, int, str]:

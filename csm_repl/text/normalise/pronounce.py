@@ -23,6 +23,9 @@ class PronounceTable:
         self._said = dict(said or {})
         self._pattern = _pattern(self._said)
 
+    def __bool__(self) -> bool:
+        return self._pattern is not None
+
     def applied(self, text: str) -> Normalised:
         """Replaces the whole words and phrases of the table; of two at one place the longer one."""
         if self._pattern is None:

@@ -36,8 +36,14 @@ class Rule:
 
 
 def any_of(words: Iterable[str]) -> str:
-    """A pattern of words, the longest first."""
-    return "|".join(sorted(map(re.escape, words), key=len, reverse=True))
+    """A pattern of words, the longest first, in groups by their first characters."""
+    rests: dict[str, list[str]] = {}
+    for word in words:
+        rests.setdefault(word[:1], []).append(re.escape(word[1:]))
+    return "|".join(
+        f"{re.escape(first)}(?:{'|'.join(sorted(rest, key=len, reverse=True))})"
+        for first, rest in sorted(rests.items(), reverse=True)
+    )
 
 
 def before(match: re.Match[str], pattern: re.Pattern[str]) -> re.Match[str] | None:
