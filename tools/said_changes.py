@@ -3,8 +3,9 @@
     python -m tools.said_changes FILE... [--show 20]
 
 Counts the sentences of letters and usual punctuation only, in which nothing but initialisms, abbreviations,
-Roman numerals and emoticons can be written out, and those of them that are changed; prints the changes, the
-most frequent first. Debian's `fortunes` (/usr/share/games/fortunes/*.u8) are such texts.
+Roman numerals, addresses and marks (emoticons, bullets) can be written out, and those of them that are
+changed; prints how many changes there are of each of these kinds and of no kind, and the changes, the most
+frequent first. Debian's `fortunes` (/usr/share/games/fortunes/*.u8) are such texts.
 """
 
 from __future__ import annotations
@@ -33,6 +34,19 @@ def sentences(text: str) -> list[str]:
     return [sentence for sentence in dict.fromkeys(found) if len(sentence) in _LENGTHS]
 
 
+def _kind(typed: str, said: str) -> str:
+    letters = re.sub(r"[^A-Za-z]", "", typed).removesuffix("s")
+    if not said.strip():
+        return "marks"
+    if re.fullmatch(r"[a-z]+(?:\.[a-z]+)+", typed):
+        return "addresses"
+    if re.sub(r"[^A-Za-z]", "", said).removesuffix("s").upper() == letters.upper():
+        return "initialisms"
+    if re.fullmatch(r"[IVXL]+(?:['’]s)?", typed):
+        return "Roman numerals"
+    return "abbreviations" if typed.rstrip().endswith(".") or typed == "aka" else "other"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path)
@@ -42,6 +56,15 @@ def main() -> None:
     plain = [sentence for sentence in sentences(text) if _PLAIN.fullmatch(sentence)]
     changed = [found for found in map(normalise, plain) if found.replacements]
     print(f"{len(plain)} sentences without digits and signs, {len(changed)} of them changed")
+    kinds = Counter(
+        _kind(found.typed[item.start : item.end], item.said)
+        for found in changed
+        for item in found.replacements
+    )
+    print(
+        ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+        + ("" if kinds["other"] else ", 0 other")
+    )
     changes = Counter(
         (found.typed[item.start : item.end], item.said) for found in changed for item in found.replacements
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from csm_repl.text.normalise.numbers import spelled
-from csm_repl.text.normalise.rule import Rule, word_set
+from csm_repl.text.normalise.rule import Rule, word_before, word_set
 
 __all__ = ["INITIALISMS", "is_initialism"]
 
@@ -35,6 +35,8 @@ _DOTTED = re.compile(r"(?:[A-Z]\.){2,7}(?P<s>['’]?s)?(?![\w])|(?:[A-Z]\.){1,6}
 _DEGREE = re.compile(
     r"(?:PhD|Ph\.\s?D\.?|MSc|M\.Sc\.?|BSc|B\.Sc\.?|LLC|MPhil|IoT|DIYs|MBAs)(?P<s>s)?(?![\w])"
 )
+_NUMERAL = re.compile(r"(?=[IVXL]{3})(?:XL|L?X{0,3})(?:IX|IV|V?I{0,3})")
+"""Said as a number where it follows a name, and left as typed elsewhere."""
 _SHOUT_WORD = re.compile(r"[A-Z]{2,}(?:['’][A-Z]+)?")
 _NEIGHBOURS = 24
 
@@ -62,6 +64,8 @@ def _is_shouted(text: str, start: int, end: int) -> bool:
 def _say_capitals(match: re.Match[str]) -> str | None:
     letters, tail = match["letters"], match["s"] or ""
     if not _in_sentence(letters) or _is_shouted(match.string, match.start(), match.end()):
+        return None
+    if _NUMERAL.fullmatch(letters) or (letters == "AM" and word_before(match) == "I"):
         return None
     return spelled(letters) + tail
 

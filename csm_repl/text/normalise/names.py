@@ -187,7 +187,7 @@ ADDRESSES = (
 )
 
 _UNIX_PATH = re.compile(r"(?<![\w/])~?(?:/[A-Za-z0-9_.-]{1,60}){2,12}/?(?<![.-])(?![\w/])")
-_FLAG = re.compile(r"--?[A-Za-z][A-Za-z0-9-]{0,40}(?![\w])")
+_FLAG = re.compile(r"--?[A-Za-z](?:[A-Za-z0-9-]{0,39}[A-Za-z0-9])?(?![\w-])")
 
 
 _BEFORE_FLAGS = word_set(
