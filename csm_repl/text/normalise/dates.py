@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import re
 
-from csm_repl.text.normalise.numbers import cardinal, is_year, oh_number, ordinal, plural, several, year
+from csm_repl.text.normalise.numbers import (
+    cardinal,
+    is_year,
+    oh_number,
+    ordinal,
+    plural,
+    several,
+    spelled,
+    year,
+)
 from csm_repl.text.normalise.quantities import counted
 from csm_repl.text.normalise.rule import Rule, before, ending
 
-__all__ = ["DATES", "ERAS", "MONTH_DAYS", "STARTS", "TIMES"]
+__all__ = ["DATES", "ERAS", "MONTH_DAYS", "STARTS", "TIMES", "ZONES"]
 
 _MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
@@ -42,7 +51,12 @@ _WEEKDAY = re.compile(
 )
 _DAY_MONTH = re.compile(rf"{_DAY}\s{{1,2}}(?:of\s)?{_MONTH}(?:,?\s{{1,2}}{_YEAR}{_END}|(?![\w]))")
 _ISO = re.compile(
-    rf"{_YEAR}(?P<mark>[-/])(?P<month>0[1-9]|1[0-2])(?P=mark)(?P<day>0[1-9]|[12]\d|3[01])(?=T|{_END})"
+    rf"{_YEAR}(?P<mark>[-/])(?P<month>0[1-9]|1[0-2])(?P=mark)(?P<day>0[1-9]|[12]\d|3[01])"
+    rf"(?:T(?P<hour>[01]\d|2[0-3]):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d)(?:\.\d{{1,9}})?)?"
+    rf"(?P<zone>Z|[+−-]\d\d:?\d\d)?(?![\w:])|(?=T|{_END}))"
+)
+_ZONE = re.compile(
+    r"(?P<name>UTC|GMT)\s?(?P<sign>[+−±-])(?P<hours>\d{1,2})(?::?(?P<minutes>[0-5]\d))?(?![\w]|[.:]\d)"
 )
 _SLASHES = re.compile(rf"(?P<first>\d{{1,2}})/(?P<second>\d{{1,2}})/(?P<year>\d{{4}}|\d\d){_END}(?!/)")
 _POINTS = re.compile(rf"(?P<day>\d{{1,2}})\.\s?(?P<month>\d{{1,2}})\.\s?{_YEAR}{_END}")
@@ -85,7 +99,26 @@ def _say_day_month(match: re.Match[str]) -> str:
 
 
 def _say_iso(match: re.Match[str]) -> str:
-    return _said_date(_MONTHS[int(match["month"]) - 1], match["day"], match["year"])
+    said = _said_date(_MONTHS[int(match["month"]) - 1], match["day"], match["year"])
+    if match["hour"] is None:
+        return said
+    said = f"{said}, {_clock(match['hour'], match['minute'], '')}"
+    if match["second"] not in {None, "00"}:
+        said = f"{said} and {cardinal(match['second'])} {plural('second', match['second'].lstrip('0'))}"
+    zone = match["zone"]
+    if zone in {None, "Z"}:
+        return f"{said} U T C" if zone else said
+    return f"{said} {_offset('UTC', zone[0], zone[1:3], zone[-2:])}"
+
+
+def _say_zone(match: re.Match[str]) -> str:
+    return _offset(match["name"], match["sign"], match["hours"], match["minutes"])
+
+
+def _offset(name: str, sign: str, hours: str, minutes: str | None) -> str:
+    sign = {"+": "plus", "±": "plus or minus"}.get(sign, "minus")
+    more = f" {oh_number(minutes)}" if minutes and minutes != "00" else ""
+    return f"{spelled(name)} {sign} {cardinal(hours)}{more}"
 
 
 def _say_slashes(match: re.Match[str]) -> str | None:
@@ -126,6 +159,8 @@ DATES = (
     Rule(_DAY_MONTH, _say_day_month),
     Rule(_MONTH_SLASH_YEAR, _say_month_slash_year),
 )
+
+ZONES = (Rule(_ZONE, _say_zone),)
 
 # --- eras and decades ---------------------------------------------------------------------------------
 

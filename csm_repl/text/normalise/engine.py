@@ -143,7 +143,13 @@ _WORD_RULES: tuple[Rule, ...] = (
     *words.ABBREVIATIONS,
 )
 _CAPITAL_RULES: tuple[Rule, ...] = (*words.ROMANS, *initialisms.INITIALISMS)
-_GLUED_RULES: tuple[Rule, ...] = (*names.ADDRESSES, *words.SIGN_WORDS, *names.CODES, *initialisms.INITIALISMS)
+_GLUED_RULES: tuple[Rule, ...] = (
+    *dates.ZONES,
+    *names.ADDRESSES,
+    *words.SIGN_WORDS,
+    *names.CODES,
+    *initialisms.INITIALISMS,
+)
 _SIGNED_NUMBERS = (*words.OPERATORS, *quantities.SIGNS)
 _SIGN_RULES: dict[str, tuple[Rule, ...]] = {
     **dict.fromkeys("'’‘", dates.ERAS[2:]),

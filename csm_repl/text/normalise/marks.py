@@ -30,6 +30,8 @@ _EMOTICON = re.compile(
     r"(?:[:;=8][-^o']?[)(\]\[DPpOo3/|\\*]+|[xX]D+|<3|\^_?\^|T_T|:'\(|>:\(|"
     r"¯\\_\(ツ\)_/¯)(?=\s|$|[.,!?])"
 )
+_LOVER = re.compile(r"\b(?:[Ii]|[Ww]e|[Tt]hey)\s\Z")
+_BELOVED = re.compile(r"\s[^\W\d_]")
 _BARE = re.compile("[™®℠•]|(?<!\\S)\\*{1,3}(?!\\S)")
 _ACTION = re.compile(
     r"(?:(?:[a-z]+ly|still|then|and|both|all|quietly|softly) )?[a-z]+(?:s|ing|ed)(?:\b.*)?\Z", re.IGNORECASE
@@ -95,7 +97,11 @@ def _all(text: str) -> Iterator[tuple[int, int, str]]:
             yield match.start(), match.end(), ""
     for match in _EMOTICON.finditer(text):
         if match.start() == 0 or text[match.start() - 1] in " \t\n.!?,":
-            yield _with_space(text, match.start(), match.end())
+            loves = match[0] == "<3" and _LOVER.search(text, max(0, match.start() - 8), match.start())
+            if loves and _BELOVED.match(text, match.end()):
+                yield match.start(), match.end(), "love"
+            else:
+                yield _with_space(text, match.start(), match.end())
     if "*" in text or not text.isascii():
         for match in _BARE.finditer(text):
             yield _with_space(text, match.start(), match.end())

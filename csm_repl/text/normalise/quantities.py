@@ -65,7 +65,8 @@ UNITS = {
     "mm": "millimeter", "cm": "centimeter", "dm": "decimeter", "m": "meter", "km": "kilometer",
     "nm": "nanometer", "µm": "micrometer", "μm": "micrometer",
     "mg": "milligram", "g": "gram", "kg": "kilogram", "µg": "microgram", "μg": "microgram", "lb": "pound",
-    "lbs": "pound", "oz": "ounce", "ft": "foot", "yd": "yard", "mi": "mile",
+    "lbs": "pound", "tbsp": "tablespoon", "tsp": "teaspoon", "gal": "gallon",
+    "oz": "ounce", "ft": "foot", "yd": "yard", "mi": "mile",
     "ml": "milliliter", "mL": "milliliter", "cl": "centiliter", "dl": "deciliter", "l": "liter", "L": "liter",
     "Hz": "hertz", "kHz": "kilohertz", "MHz": "megahertz", "GHz": "gigahertz",
     "KB": "kilobyte", "kB": "kilobyte", "MB": "megabyte", "GB": "gigabyte", "TB": "terabyte",
@@ -151,9 +152,29 @@ MONEY = (Rule(_MONEY_BEFORE, _say_money),)
 _UNIT = rf"(?P<space>\s|\u00a0)?(?P<unit>{any_of(UNITS)})(?![\w²³])"
 _MEASURE = re.compile(
     rf"(?P<low>{AMOUNT})(?:\s?(?:{_DASH}|to)\s?(?P<minus>[-−])?(?P<high>{AMOUNT}))?"
-    rf"(?:{_UNIT}|-(?P<glued>{any_of(UNITS)})(?=\s[a-z]))(?:\s(?P<compass>[NSEW])(?![\w]))?"
+    rf"(?:{_UNIT}|-(?P<glued>{any_of(UNITS)})(?=\s[a-z]))(?:\s(?P<compass>[NSEW])(?![\w])|(?P<stop>\.)(?=\s{{1,2}}[a-z]))?"
 )
 _MEASURED_SIZE = re.compile(rf"(?P<low>{AMOUNT})\s?[x×]\s?(?P<high>{AMOUNT}){_UNIT}")
+_WITH_STOP = {
+    "ft",
+    "lb",
+    "lbs",
+    "oz",
+    "yd",
+    "mi",
+    "hr",
+    "hrs",
+    "min",
+    "mins",
+    "sec",
+    "secs",
+    "tbsp",
+    "tsp",
+    "gal",
+}
+"""Abbreviations that are written with a full stop, too."""
+_HOURS_BEFORE = re.compile(r"\d\s?h(?:rs?|ours?)?\.?\s?\Z")
+_FEET_AND_SOME = re.compile(r"(\d{1,2})\s?ft\.?\s(\d{1,2})\s?in(?:\.(?=\s{1,2}[a-z]))?(?![\w])")
 _FEET_AND_INCHES = re.compile(r"(\d{1,2})['′]\s?(\d{1,2})(?:[\"″]|'')")
 _INCHES = re.compile(rf"({AMOUNT})[\"″](?=\s[a-z])")
 
@@ -176,6 +197,8 @@ def _say_measure(match: re.Match[str]) -> str | None:
     if not _unit_fits(match):
         return None
     unit = UNITS[match["unit"]]
+    if match["unit"] == "m" and not match["space"] and before(match, _HOURS_BEFORE):
+        unit = "minute"
     if match["unit"] == "%" and high is None and match.string[match.end() : match.end() + 1] == "-":
         return None
     minus = "minus " if match["minus"] else ""
@@ -185,7 +208,7 @@ def _say_measure(match: re.Match[str]) -> str | None:
         if not match["unit"].startswith("°"):
             return None
         said = f"{said} {_COMPASS[match['compass']]}"
-    return said
+    return f"{said}." if match["stop"] and match["unit"] not in _WITH_STOP else said
 
 
 def _say_measured_size(match: re.Match[str]) -> str:
@@ -196,6 +219,10 @@ def _say_measured_size(match: re.Match[str]) -> str:
 def _say_inches(match: re.Match[str]) -> str | None:
     quoted = before(match, _QUOTE_BEFORE) is not None
     return None if quoted else f"{number(match[1])} {plural('inch', match[1])}"
+
+
+def _say_feet_and_some(match: re.Match[str]) -> str:
+    return f"{cardinal(match[1])} {plural('foot', match[1])} {cardinal(match[2])} {plural('inch', match[2])}"
 
 
 def _say_feet(match: re.Match[str]) -> str:
@@ -214,7 +241,9 @@ _RANGE = re.compile(
 _SIZE = re.compile(r"(\d{1,5})\s?[x×]\s?(\d{1,5})(?:\s?[x×]\s?(\d{1,5}))?(?!\w|[.,]\d)")
 _FACTOR = re.compile(rf"({AMOUNT})[x×](?![\w]|\s?\d)")
 _POWER = re.compile(r"(\d{1,6}(?:\.\d{1,9})?)[eE]([+-]?)(\d{1,3})(?!\w|[.,]\d)")
-_RAISED = re.compile(r"(\d{1,9}|[A-Za-z])(?:\^(?P<minus>[-−])?(?P<to>\d{1,4}|[a-z])|(?P<sign>[²³]))(?!\w)")
+_RAISED = re.compile(
+    r"(\d{1,9}|[A-Za-z]{1,4})(?:\^(?P<minus>[-−])?(?P<to>\d{1,4}|[a-z])|(?P<sign>[²³]))(?!\w)"
+)
 _BOOKS = word_set(
     """
     Genesis Exodus Leviticus Numbers Deuteronomy Joshua Judges Ruth Samuel Kings Chronicles Ezra Nehemiah
@@ -300,8 +329,13 @@ def _say_size(match: re.Match[str]) -> str:
     return " by ".join(say(part) for part in parts)
 
 
+_IN_A_FORMULA = re.compile(r"[=+*/^(−-]\s?\Z")
+_FORMULA_BEHIND = re.compile(r"\s?[=+*/^)−]|\s-\s")
+
+
 def _say_factor(match: re.Match[str]) -> str:
-    return f"{number(match[1])} times"
+    in_formula = before(match, _IN_A_FORMULA) or _FORMULA_BEHIND.match(match.string, match.end())
+    return f"{number(match[1])} {'x' if in_formula and match[0][-1] == 'x' else 'times'}"
 
 
 def _say_power(match: re.Match[str]) -> str:
@@ -400,6 +434,7 @@ def _say_plus_behind(match: re.Match[str]) -> str:
 BEHIND_NUMBERS = (
     Rule(_MONEY_BEHIND, _say_money),
     Rule(_MEASURED_SIZE, _say_measured_size),
+    Rule(_FEET_AND_SOME, _say_feet_and_some),
     Rule(_FEET_AND_INCHES, _say_feet),
     Rule(_MEASURE, _say_measure),
     Rule(_INCHES, _say_inches),
