@@ -17,6 +17,7 @@ from csm_repl.files.checkpoint import CODEC_PREFIX, find_checkpoint
 from csm_repl.files.config import ModelConfig
 from csm_repl.files.hub import ModelFiles
 from csm_repl.files.json_files import read_config
+from csm_repl.files.text_front import open_front
 from csm_repl.model.device import Placement, less_memory, numbers_text, out_of_memory
 from csm_repl.model.layers import native
 from csm_repl.model.tokenizer import Tokenizer
@@ -61,7 +62,8 @@ class LoadedModel:
 
 def open_tokenizer(files: ModelFiles, config: ModelConfig) -> Tokenizer:
     """Raises CheckpointError: it is missing or another model's."""
-    return Tokenizer(files.tokenizer, vocab_size=config.text_vocab_size)
+    front = open_front(files.folder)
+    return Tokenizer(files.tokenizer, vocab_size=config.text_vocab_size, front=front)
 
 
 def open_codec(files: ModelFiles, config: ModelConfig, device: torch.device) -> Codec:

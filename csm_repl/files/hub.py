@@ -29,6 +29,7 @@ from csm_repl.files.checkpoint import (
 from csm_repl.files.companions import MIMI_FILE, MIMI_REPO, TOKENIZER_MIRROR
 from csm_repl.files.json_files import read_config
 from csm_repl.files.layouts import TRANSFORMERS
+from csm_repl.files.text_front import FRONT_FILE
 
 __all__ = ["DEFAULT_MODEL", "ModelFiles", "find_companions", "find_model", "hub_login"]
 
@@ -195,6 +196,10 @@ def _from_hub(repo: str, revision: str | None, hub: _Hub) -> ModelFiles:
         for name in ("tokenizer.json", "tokenizer_config.json", own_codec, "codec.json")
         if name is not None and name in available
     ]
+    if FRONT_FILE in available:
+        # Its files lie beside it, and are small.
+        fronts = {name for name in available if name.endswith(".txt.gz") and "/" not in name}
+        others += [_Wanted(repo, name, revision) for name in sorted({FRONT_FILE, *fronts})]
     if not tokenizer_here:
         others.append(_Wanted(TOKENIZER_MIRROR, "tokenizer.json"))
     # The config names the weights; it is gated like them, so access is checked together with the rest.

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from pathlib import Path
 from typing import Any
 
 from csm_repl.errors import CheckpointError
 from csm_repl.files.json_files import read_config
+from csm_repl.text.phones import PhoneFront
 
 __all__ = ["Tokenizer"]
 
 
+_SPEAKER = re.compile(r"\[\d+\]")
+"""What stands before the text of a turn, see `engine.spoken_text`; the front does not read it."""
 _LLAMA_BOS, _LLAMA_EOS = "<|begin_of_text|>", "<|end_of_text|>"
 
 
 class Tokenizer:
     """A `tokenizer.json`; special tokens in a user's text are spelled out, never obeyed."""
 
-    def __init__(self, path: Path, *, vocab_size: int) -> None:
+    def __init__(self, path: Path, *, vocab_size: int, front: PhoneFront | None = None) -> None:
         """
         Args:
             path: the `tokenizer.json`; a `tokenizer_config.json` beside it may name BOS and EOS.
             vocab_size: rows of the model's text embeddings.
+            front: reads the text; None: the tokenizer gets it as it is.
 
         Raises:
             CheckpointError: unreadable, without BOS or EOS, or with ids that the model does not have.
@@ -54,6 +59,7 @@ class Tokenizer:
                 "Take the tokenizer.json that belongs to the model.",
             )
         self._bos, self._eos = int(bos_id), int(eos_id)
+        self._front = front
         unknown = getattr(self._backend.model, "unk_token", None)
         self._unknown = {self._backend.token_to_id(unknown)} if isinstance(unknown, str) else set()
         self._written: dict[str, bool] = {}
@@ -62,6 +68,10 @@ class Tokenizer:
         """Ids of `text` with BOS before and EOS behind."""
         # Bytes that are no UTF-8 reach us as lone surrogates, which the tokenizer refuses.
         text = text.encode("utf-8", "replace").decode("utf-8")
+        if self._front is not None:
+            speaker = _SPEAKER.match(text)
+            begun = speaker[0] if speaker else ""
+            text = f"{begun} {self._front.read(text[len(begun) :])}"
         return (self._bos, *self._backend.encode(text, add_special_tokens=False).ids, self._eos)
 
     def unwritable(self, text: str) -> str:
@@ -72,6 +82,8 @@ class Tokenizer:
         return "".join(char for char in dict.fromkeys(text) if _is_seen(char) and not self._writes(char))
 
     def _writes(self, char: str) -> bool:
+        if self._front is not None:
+            return self._front.reads(char)
         if char not in self._written:
             ids = self._backend.encode(char, add_special_tokens=False).ids
             # A tokenizer may put a space for what it does not know.

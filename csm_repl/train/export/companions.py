@@ -1,4 +1,4 @@
-"""The files that belong to a model beside its config and weights: tokenizer and codec."""
+"""The files that belong to a model beside its config and weights: tokenizer, text front and codec."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from csm_repl.files.text_front import FRONT_FILE, front_files
 from csm_repl.train.files import write_atomically
 
 __all__ = ["companions", "copy_files"]
 
-_COMPANIONS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "codec.json")
+_COMPANIONS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "codec.json", FRONT_FILE)
 _COMPANION_PATTERNS = ("mimi*.safetensors", "codec*.safetensors")
 
 
@@ -25,6 +26,8 @@ def companions(folder: Path, *, tokenizer: Path | None = None) -> dict[str, Path
     found = {name: folder / name for name in _COMPANIONS if (folder / name).is_file()}
     for pattern in _COMPANION_PATTERNS:
         found.update({path.name: path for path in sorted(folder.glob(pattern))})
+    if FRONT_FILE in found:
+        found.update({path.name: path for path in front_files(folder)})
     if tokenizer is not None:
         found.setdefault("tokenizer.json", tokenizer)
     return found
