@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path, PurePath
 from typing import Protocol
 
+from csm_repl.text.formats import number_in
 from csm_repl.text.grammar import Line, Turn
 from csm_repl.text.voice_names import name_typed
 
@@ -69,6 +70,8 @@ def _no_such_voice(name: str, voices: _Voices) -> str:
     near = get_close_matches(name.casefold(), known, n=1)
     if near:
         return f"No voice is called {name}, so the name is spoken. Did you mean {known[near[0]]}?"
+    if number_in(name) is not None:
+        return f"No voice is called {name}, so the name is spoken. --format names gives such lines a speaker."
     clip = _clip_name(_free_speaker(voices.speakers), name)
     return f"No voice is called {name}, so the name is spoken. A clip called {clip} would be {name}'s voice."
 

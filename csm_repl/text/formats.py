@@ -21,7 +21,7 @@ from csm_repl.text.cast import Cast
 from csm_repl.text.grammar import Command, Heading, Line, Parsed, Turn, parse
 from csm_repl.text.voice_names import NamedTurn, Roster, VoiceName, could_be_name, folded_name
 
-__all__ = ["FORMATS", "Format", "ScriptReader", "Survey", "open_reader"]
+__all__ = ["FORMATS", "Format", "ScriptReader", "Survey", "number_in", "open_reader"]
 
 Format = Literal["plain", "names", "tags", "jsonl"]
 FORMATS: tuple[Format, ...] = ("plain", "names", "tags", "jsonl")

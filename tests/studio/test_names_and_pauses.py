@@ -50,6 +50,7 @@ def test_a_name_that_no_voice_has_is_spoken_with_one_hint(studio: Studio) -> Non
     [hint] = hints("Carol: Hi.")
     assert "reference3-carol.wav" in hint
     assert hints("Carol: Ho.||Note: this.") == []
+    assert ["--format names" in hint for hint in hints("Speaker 1: Hi.")] == [True]
     assert studio.conversation.turns[1].text == "Carol: Hi."
 
 

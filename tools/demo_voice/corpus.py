@@ -1,10 +1,10 @@
-"""Speaks the corpus with flite.
+"""Speaks the corpus with flite and Festival.
 
     python -m tools.demo_voice.corpus FOLDER [--sentences 24000] [--test 120] [--seed 0]
 
 Writes `wav/NNNNN.wav` (24 kHz mono), `utterances.jsonl` (path, voice, text, seconds, phones with their ends
 in seconds), and the same for the held-out sentences under `test/`, where each is spoken by one voice.
-Needs flite, and Debian's fortunes, bible-kjv and bible-kjv-text.
+Needs flite, festival, festvox-us-slt-hts, and Debian's fortunes, bible-kjv and bible-kjv-text.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,13 +23,13 @@ from csm_repl.audio import SAMPLE_RATE
 from csm_repl.audio.samples import amplify, resample, speech_level
 from csm_repl.voices.prepare import TARGET_DBFS
 from tools.demo_voice.sentences import sentence_pool
-from tools.demo_voice.voices import FLITE_RATE, VOICES, Voice
+from tools.demo_voice.teachers import Phones, say
+from tools.demo_voice.voices import VOICES, Voice
 
 __all__ = ["speak"]
 
 LEAD_S, TAIL_S = 0.06, 0.10
 """Silence that is left around an utterance; flite's own varies with the voice."""
-Phones = list[tuple[str, float]]
 
 
 def speak(text: str, voice: Voice, path: Path, *, tempo: float = 1.0) -> tuple[float, Phones]:
@@ -39,19 +38,9 @@ def speak(text: str, voice: Voice, path: Path, *, tempo: float = 1.0) -> tuple[f
     Args:
         tempo: above 1 is faster.
     """
-    raw = path.with_suffix(".raw.wav")
-    stretch = f"duration_stretch={voice.size / tempo:.3f}"
-    output = subprocess.run(
-        ["flite", "-voice", voice.flite, "--setf", stretch, "-psdur", "-t", text, "-o", str(raw)],
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    sound, rate = soundfile.read(raw, dtype="float32")
-    raw.unlink()
-    assert rate == FLITE_RATE, rate
-    x = resample(torch.from_numpy(sound), round(FLITE_RATE * voice.size), SAMPLE_RATE)
-    phones = [
-        (name, float(end) / voice.size) for name, end in (word.rsplit(":", 1) for word in output.split())
-    ]
+    sound, rate, phones = say(voice.teacher, text, path.with_suffix(".raw.wav"), stretch=voice.size / tempo)
+    x = resample(sound, round(rate * voice.size), SAMPLE_RATE)
+    phones = [(name, end / voice.size) for name, end in phones]
     start_s = max(0.0, (phones[0][1] if phones[0][0] == "pau" else 0.0) - LEAD_S)
     last = phones[-2][1] if len(phones) > 1 and phones[-1][0] == "pau" else phones[-1][1]
     end_s = min(last + TAIL_S, len(x) / SAMPLE_RATE)
@@ -67,8 +56,10 @@ def speak(text: str, voice: Voice, path: Path, *, tempo: float = 1.0) -> tuple[f
 def _make(folder: Path, texts: list[str], seed: int, *, vary: bool) -> None:
     (folder / "wav").mkdir(parents=True, exist_ok=True)
     rng = random.Random(seed)
+    # Of the held-out sentences every voice has as many.
+    voices = [voice for voice in VOICES for _ in range(voice.share if vary else 1)]
     jobs = [
-        (index, text, VOICES[index % len(VOICES)], rng.uniform(0.92, 1.12) if vary else 1.0)
+        (index, text, voices[index % len(voices)], rng.uniform(0.92, 1.12) if vary else 1.0)
         for index, text in enumerate(texts)
     ]
 
