@@ -1,6 +1,8 @@
-"""Makes the folder that `csm-repl train --from-scratch` starts from: sizes, tokenizer, codec.
+"""Makes the folder that `csm-repl train --from-scratch` starts from: sizes, text front, tokenizer, codec.
 
-python -m tools.demo_voice.prepare_model CODEC_FOLDER OUT --texts CORPUS [CORPUS2 ...] [--codebooks 8]
+python -m tools.demo_voice.prepare_model CODEC_FOLDER FRONT_FOLDER OUT [--codebooks 8]
+
+FRONT_FOLDER is what `lexicon.py` has written.
 """
 
 from __future__ import annotations
@@ -8,19 +10,29 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ALPHABET", "write_config", "write_tokenizer"]
+from csm_repl.files.text_front import FRONT_FILE, front_files
+from csm_repl.text.phones import MARKS
 
-ALPHABET = " abcdefghijklmnopqrstuvwxyz0123456789'\",.?!;:-()[]"
-"""What the tokenizer knows, in lower case; whatever else is typed becomes a space."""
-TEXT_VOCAB_SIZE = 512
-"""Pieces of words, so that a piece is about as long as a frame or two and the text costs few positions."""
-MAX_POSITIONS = 512
-"""The corpus's conversations have up to 433; far beyond them the model is not understood."""
+__all__ = ["VOCABULARY", "write_config", "write_tokenizer"]
+
+CONSONANTS = "B CH D DH F G HH JH K L M N NG P R S SH T TH V W Y Z ZH"
+VOWELS = "AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW"
+"""ARPAbet, as CMUdict has it."""
+MAX_POSITIONS = 1024
 BOS, EOS, UNKNOWN = "<|begin_of_text|>", "<|end_of_text|>", "<|unknown|>"
+VOCABULARY = (
+    UNKNOWN,
+    BOS,
+    EOS,
+    *"[]0123456789",
+    *sorted(MARKS),
+    *CONSONANTS.split(),
+    *(f"{vowel}{stress}" for vowel in VOWELS.split() for stress in "012"),
+)
+"""What the tokenizer knows: the speaker's number in brackets, marks, and phones, vowels with their stress."""
 
 
 def flavor(layers: int, heads: int, dim: int, intermediate: int, positions: int) -> dict[str, Any]:
@@ -35,7 +47,7 @@ def write_config(folder: Path, *, n_codebooks: int, codebook_size: int) -> None:
     config = {
         "backbone_flavor": flavor(6, 4, 256, 768, MAX_POSITIONS),
         "decoder_flavor": flavor(3, 3, 192, 512, MAX_POSITIONS),
-        "text_vocab_size": TEXT_VOCAB_SIZE,
+        "text_vocab_size": len(VOCABULARY),
         # CSM-1B has three codes more than Mimi; only 0 .. size - 1 are ever learnt.
         "audio_vocab_size": codebook_size + 3,
         "audio_num_codebooks": n_codebooks,
@@ -43,55 +55,40 @@ def write_config(folder: Path, *, n_codebooks: int, codebook_size: int) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
 
 
-def write_tokenizer(folder: Path, texts: Iterable[str]) -> None:
-    """Byte-pair encoding of the words of `texts`; digits and punctuation stay single."""
-    from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+def write_tokenizer(folder: Path) -> None:
+    """Each phone and mark is a piece; of a speaker's number each digit."""
+    from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
 
-    tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
-    known = "".join("\\" + c if c in "[]-" else c for c in ALPHABET)
-    tokenizer.normalizer = normalizers.Sequence(
+    tokenizer = Tokenizer(
+        models.WordLevel({piece: number for number, piece in enumerate(VOCABULARY)}, unk_token=UNKNOWN)
+    )
+    # The digits of stress belong to their vowels.
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            normalizers.NFKD(),
-            normalizers.StripAccents(),
-            normalizers.Lowercase(),
-            normalizers.Replace(Regex("[’‘`]"), "'"),
-            normalizers.Replace(Regex("[“”]"), '"'),
-            normalizers.Replace(Regex("[–—]"), "-"),
-            normalizers.Replace(Regex(f"[^{known}]"), " "),
-            normalizers.Replace(Regex(" +"), " "),
+            pre_tokenizers.Split(" ", "removed"),
+            pre_tokenizers.Split(Regex(r"\d(?=\d*\])|\[|\]"), "isolated"),
         ]
     )
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(" ?[a-z]+|."), "isolated")
-    special = [AddedToken(name, special=True, normalized=False) for name in (UNKNOWN, BOS, EOS)]
-    trainer = trainers.BpeTrainer(
-        vocab_size=TEXT_VOCAB_SIZE,
-        special_tokens=special,
-        initial_alphabet=list(ALPHABET),
-        show_progress=False,
+    tokenizer.add_special_tokens(
+        [AddedToken(name, special=True, normalized=False) for name in (UNKNOWN, BOS, EOS)]
     )
-    tokenizer.train_from_iterator(texts, trainer)
     tokenizer.save(str(folder / "tokenizer.json"))
-
-
-def read_texts(corpora: Iterable[Path]) -> Iterator[str]:
-    for corpus in corpora:
-        for line in (corpus / "utterances.jsonl").read_text().splitlines():
-            yield json.loads(line)["text"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("codec", type=Path)
+    parser.add_argument("front", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--texts", type=Path, nargs="+", required=True, metavar="CORPUS")
     parser.add_argument("--codebooks", type=int, default=8)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for name in ("codec.json", "codec.safetensors"):
-        shutil.copy(arguments.codec / name, arguments.out / name)
-    sizes = json.loads((arguments.codec / "codec.json").read_text())["config"]
+    codec = [arguments.codec / name for name in ("codec.json", "codec.safetensors")]
+    for path in (*codec, arguments.front / FRONT_FILE, *front_files(arguments.front)):
+        shutil.copy(path, arguments.out / path.name)
+    sizes = json.loads(codec[0].read_text())["config"]
     write_config(arguments.out, n_codebooks=arguments.codebooks, codebook_size=sizes["codebook_size"])
-    write_tokenizer(arguments.out, read_texts(arguments.texts))
+    write_tokenizer(arguments.out)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from csm_repl.codec import load_codec
 from csm_repl.engine import build_prompt, spoken_text
 from csm_repl.engine.prompt import segment_positions
 from csm_repl.files.checkpoint import find_checkpoint
+from csm_repl.files.text_front import open_front
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.train.learn.initialise import load_network
 
@@ -29,7 +30,7 @@ class Speaker:
     """A trained model beside a codec.
 
     Args:
-        model: the model's folder, with config.json, model.safetensors and tokenizer.json.
+        model: the model's folder, with config.json, model.safetensors, tokenizer.json and perhaps text.json.
         codec: the codec's folder.
         temperature: of the draws.
     """
@@ -38,7 +39,9 @@ class Speaker:
         checkpoint = find_checkpoint(model)
         config = checkpoint.config
         self.network = load_network(checkpoint, device=torch.device("cpu")).eval()
-        self.tokenizer = Tokenizer(model / "tokenizer.json", vocab_size=config.text_vocab_size)
+        self.tokenizer = Tokenizer(
+            model / "tokenizer.json", vocab_size=config.text_vocab_size, front=open_front(model)
+        )
         self.codec = load_codec(
             codec / "codec.safetensors",
             codec / "codec.json",
