@@ -44,6 +44,16 @@ def test_training_and_held_out_text_share_no_sentence(monkeypatch: pytest.Monkey
     assert not set(train) & set(test)
 
 
+def test_the_scored_everyday_sentences_are_many_and_in_no_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    scored = sentences.everyday_test()
+    assert len(set(scored)) == 200
+    monkeypatch.setattr(sentences, "fortunes", lambda: iter([scored[0].upper(), "Something else."]))
+    monkeypatch.setattr(sentences, "king_james", lambda: iter(scored[1:3]))
+    for held_out in (False, True):
+        pool = sentence_pool(100, 0, held_out=held_out)
+        assert not {text.lower() for text in pool} & {text.lower() for text in scored}
+
+
 def test_a_sentence_is_held_out_whatever_its_case_and_stops() -> None:
     texts = list(itertools.islice(everyday(0), 500))
     assert 0 < sum(map(is_held_out, texts)) < 40
@@ -212,8 +222,9 @@ def test_the_corpus_can_be_spoken(name: str, tmp_path: Path) -> None:
     if shutil.which(program) is None:
         pytest.skip(f"{program} is not installed")
     path = tmp_path / "a.wav"
-    seconds, phones = speak('Hello "there".', voice, path)
-    assert [file.name for file in tmp_path.iterdir()] == ["a.wav"]
+    texts = [('Hello "there".', 1.0), ("Good morning.", 1.1)]
+    (seconds, phones), _ = speak(texts, voice, [path, tmp_path / "b.wav"])
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.wav", "b.wav"]
     samples, rate = soundfile.read(path)
     assert rate == 24_000
     assert len(samples) == round(seconds * rate)

@@ -1,7 +1,7 @@
-"""Scores a model on the held-out sentences of the corpus.
+"""Scores a model on the held-out sentences of the corpus, or on everyday ones that no corpus has.
 
-    python -m tools.demo_voice.score MODEL CORPUS [--sentences 100] [--temperature 0.9] [--top-k 50]
-                                     [--quantize int8] [--own-voice] [--codec-only] [--json FILE]
+    python -m tools.demo_voice.score MODEL CORPUS [--set everyday] [--sentences 100] [--temperature 0.9]
+                                     [--top-k 50] [--quantize int8] [--own-voice] [--codec-only] [--json FILE]
 
 Every sentence is spoken after one reference clip of the voice that the synthesiser used for it; once more
 after a clip of another voice; and once more after both, under two speaker numbers (only the first with
@@ -74,9 +74,11 @@ def error_rate(texts: list[str], sounds: list[torch.Tensor], processes: int) -> 
 
 
 class Scorer:
-    def __init__(self, generator: Generator, corpus: Path, n_sentences: int, processes: int) -> None:
+    def __init__(
+        self, generator: Generator, corpus: Path, which: str, n_sentences: int, processes: int
+    ) -> None:
         self.generator, self.processes = generator, processes
-        self.tests = read_corpus(corpus / "test", n_sentences)
+        self.tests = read_corpus(corpus / which, n_sentences)
         spoken = read_corpus(corpus, 3000)
         self.references = references_of(spoken)
         self.measure = VoiceMeasure(
@@ -168,6 +170,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("corpus", type=Path)
+    parser.add_argument("--set", default="test", choices=("test", "everyday"), help="which sentences")
     parser.add_argument("--sentences", type=int, default=100)
     parser.add_argument("--temperature", type=float, default=0.9)
     parser.add_argument("--top-k", type=int, default=50)
@@ -181,7 +184,7 @@ def main() -> None:
     generator = load_csm_1b(
         device="cpu", dtype="float32", quantize=arguments.quantize, model=str(arguments.model)
     )
-    scorer = Scorer(generator, arguments.corpus, arguments.sentences, arguments.processes)
+    scorer = Scorer(generator, arguments.corpus, arguments.set, arguments.sentences, arguments.processes)
     scores: dict[str, float] = {}
     if not arguments.codec_only:
         scores |= scorer.model(arguments.temperature, arguments.top_k, own_only=arguments.own_voice)

@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["everyday", "fortunes", "is_held_out", "king_james", "sentence_pool"]
+__all__ = ["everyday", "everyday_test", "fortunes", "is_held_out", "king_james", "sentence_pool"]
 
 FORTUNES = Path("/usr/share/games/fortunes")
 _LEFT_OUT = {"art", "ascii-art", "perl", "linuxcookie", "translate-me", "debian-hints", "drugs", "ethnic"}
@@ -25,8 +25,12 @@ MIN_WORDS, MAX_WORDS, MAX_CHARACTERS = 1, 14, 80
 
 def is_held_out(text: str) -> bool:
     """Two sentences in a hundred, by their letters alone."""
-    letters = re.sub(r"[^a-z]", "", text.lower())
+    letters = _letters(text)
     return int.from_bytes(hashlib.sha256(letters.encode()).digest()[:4], "big") % 50 == 0
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[^a-z]", "", text.lower())
 
 
 def _clean(text: str) -> str | None:
@@ -82,6 +86,11 @@ def everyday(seed: int) -> Iterator[str]:
         yield text[0].upper() + text[1:]
 
 
+def everyday_test() -> list[str]:
+    """Sentences to be scored that are no part of any corpus."""
+    return (Path(__file__).parent / "everyday_test.txt").read_text().splitlines()
+
+
 def sentence_pool(n: int, seed: int, *, held_out: bool) -> list[str]:
     """`n` sentences: 45 % fortunes, 30 % Bible, 25 % everyday; distinct but for the short phrases."""
     rng = random.Random(seed)
@@ -95,5 +104,7 @@ def sentence_pool(n: int, seed: int, *, held_out: bool) -> list[str]:
             break
         if is_held_out(text) == held_out:
             pool.append(text)
+    scored = {_letters(text) for text in everyday_test()}
+    pool = [text for text in pool if _letters(text) not in scored]
     rng.shuffle(pool)
     return pool
