@@ -30,13 +30,15 @@ _NEARLY_ALL = 0.9
 _LEAST_NAMES = 3
 """Lines that two names must have said before they are a dialogue and no list."""
 _MOST_REMEMBERED = 10_000
+_MOST_DIGITS = 9
+"""Of a speaker's number in a string; a longer one is a name."""
 _WORD = r"[^\W_]+(?:['’][^\W_]+)?"
 _PERSON = rf"(?P<name>(?!\d){_WORD}(?:(?:\.?\s|[.&_-]|\s?&\s?){_WORD}){{0,4}}\.?)"
 _NAME = re.compile(
     # A time, as transcripts have it; a bullet; Markdown's marks; how it is said, in brackets.
     r"(?:[\[(]?\d{1,2}(?::\d{2}){1,2}(?:[.,]\d{1,3})?[\])]?\s{1,3}(?:[-–—]\s{1,3})?)?"
-    rf"(?:[-*•]\s{{1,3}})?(?P<marks>\*{{0,3}}|_{{0,3}}){_PERSON}"
-    r"(?:\s?(?P<shut>\*{1,3}|_{1,3}))?(?:\s?[(\[][^()\[\]\n]{0,80}[)\]])?\s?(?::(?:\*{1,3}|_{1,3})?(?=\s|\Z)|：)"
+    rf"(?:[-*•]\s{{1,3}})?(?:\*{{0,3}}|_{{0,3}}){_PERSON}"
+    r"(?:\s?(?:\*{1,3}|_{1,3}))?(?:\s?[(\[][^()\[\]\n]{0,80}[)\]])?\s?(?::(?:\*{1,3}|_{1,3})?(?=\s|\Z)|：)"
 )
 _NUMBERED = re.compile(
     r"(?:speaker|spk|s|voice|person|host|guest)?[\s_#-]{0,2}(?P<number>\d{1,3})", re.IGNORECASE
@@ -174,9 +176,14 @@ class _Foreign(_Reader):
 
 class _Names(_Foreign):
     def _line(self, text: str) -> Line:
+        before = self._last
         parsed = parse(text, self._commands, offsets=False, voices=_FirstNames(self))
         assert isinstance(parsed, Line)
-        return Line(tuple(self._turn(turn.position, turn.text, turn.voice) for turn in parsed.turns))
+        # Whoever is named last goes on, be it without a word; before anybody is named, who spoke before.
+        named, self._last = self._last, before
+        turns = tuple(self._turn(turn.position, turn.text, turn.voice) for turn in parsed.turns)
+        self._last = named
+        return Line(turns)
 
     def called(self, name: str) -> VoiceName | None:
         """Who is called so; None: it is no name but a part of what is said."""
@@ -238,7 +245,7 @@ class _Jsonl(_Foreign):
     def _speaker(self, row: dict[str, Any]) -> VoiceName | None:
         speaker = next((row[key] for key in ("speaker", "voice") if row.get(key) is not None), None)
         if isinstance(speaker, str) and speaker.strip():
-            if speaker.strip().isdecimal():
+            if speaker.strip().isdecimal() and len(speaker.strip()) <= _MOST_DIGITS:
                 speaker = int(speaker)
             else:
                 return self._cast.speaker(speaker.strip(), number_in(speaker))

@@ -187,6 +187,12 @@ def test_full_width_colons_need_no_space() -> None:
 
 def test_turns_of_one_line_may_have_names_too() -> None:
     assert read(["Ben: a||Ada: b||c"], how="names") == [[(1, "a"), (0, "b"), (0, "c")]]
+    assert read(["Ada: a", "b||Ben: c", "d||ADA:", "e"], how="names") == [
+        [(0, "a")],
+        [(0, "b"), (1, "c")],
+        [(1, "d")],
+        [(0, "e")],
+    ]
 
 
 # --- numbers ----------------------------------------------------------------------------------------------
@@ -271,6 +277,14 @@ def test_a_line_that_is_no_such_object_is_an_error_and_the_next_one_is_read(line
     with pytest.raises(LineError, match=cause):
         reader.read(line, VOICES)
     assert heard(reader, ['{"text": "a"}']) == [[(0, "a")]]
+
+
+def test_a_number_of_many_digits_is_no_speaker() -> None:
+    reader = open_reader("jsonl", COMMANDS)
+    assert heard(reader, [f'{{"text": "a", "speaker": "{"9" * 5000}"}}']) == [[(2, "a")]]
+    assert heard(reader, ['{"text": "a", "speaker": "12"}']) == [[(12, "a")]]
+    with pytest.raises(LineError):
+        reader.read(f'{{"text": "a", "speaker": {"9" * 5000}}}', VOICES)
 
 
 def test_a_bad_line_among_jsonl_does_not_change_the_notation() -> None:
