@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import math
@@ -16,13 +17,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from csm_repl.cli import main
 from csm_repl.codec import load_codec
 from csm_repl.codec.istft_network import CodecSizes, log_mel
 from csm_repl.files.text_front import open_front
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.text.phones import Letters
 from tests.support.fronts import write_front
-from tools.demo_voice import lexicon, sentences
+from tools.demo_voice import lexicon, make, sentences
 from tools.demo_voice.conversations import MAX_SECONDS, conversation_items
 from tools.demo_voice.prepare_model import VOCABULARY, write_config, write_tokenizer
 from tools.demo_voice.recognise import word_errors
@@ -291,3 +293,40 @@ def test_a_codec_learns_phones_and_is_exported_as_it_was_trained(tmp_path: Path)
     assert (codes[0] == entries[0] + 1).double().mean() > 0.9
     x = training.network.encoder(log_mel(sounds[:1], sizes))
     assert (training.rest.encode(x)[0, 0] == codes[1]).double().mean() > 0.9
+
+
+def test_the_recipe_goes_on_behind_the_last_step_that_is_done(tmp_path: Path) -> None:
+    recipe = list(make.steps(tmp_path, 1.0))
+    assert len({step.name for step in recipe}) == len(recipe)
+    for name in ("turns/model", "refined"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "turns/model/config.json").write_text("model")
+    (tmp_path / "refined/codec.json").write_text("codec")
+    ran: list[str] = []
+
+    def run(step: make.Step) -> int:
+        ran.append(step.name)
+        return 3 if step.name == "singles" and ran.count("singles") == 1 else 0
+
+    assert make.run_steps(tmp_path, recipe, run) == 3
+    assert make.run_steps(tmp_path, recipe, run) == 0
+    assert ran == [*(step.name for step in recipe[:6]), *(step.name for step in recipe[5:])]
+    assert make.run_steps(tmp_path, recipe, run) == 0
+    assert ran[-1] == "package"
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {"config.json", "codec.json"}
+
+
+def test_every_step_of_the_recipe_is_a_command_that_takes_its_arguments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each is given an option too many, which is all that its parser may complain of."""
+    for step in make.steps(tmp_path, 0.01):
+        if step.command[0] == "csm_repl":
+            assert main([*step.command[1:], "--qqqq"]) == 2
+        else:
+            module = importlib.import_module(step.command[0])
+            monkeypatch.setattr("sys.argv", [*step.command, "--qqqq"])
+            with pytest.raises(SystemExit):
+                module.main()
+        told = capsys.readouterr().err.splitlines()[-1]
+        assert "There is no option --qqqq." in told or told.endswith("unrecognized arguments: --qqqq"), told

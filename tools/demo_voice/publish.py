@@ -17,8 +17,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from csm_repl.files.builtin import builtin_folder
+from csm_repl.files.text_front import FRONT_FILE, front_files
 
-MAX_BYTES = 30_000_000
+MAX_BYTES = 45_000_000
 
 
 def score_table(scores: dict[str, float]) -> str:
@@ -44,6 +45,9 @@ def publish(
     shutil.copy(model / "tokenizer.json", to / "tokenizer.json")
     for name in ("codec.json", "codec.safetensors"):
         shutil.copy(codec / name, to / name)
+    if (model / FRONT_FILE).is_file():
+        for path in (model / FRONT_FILE, *front_files(model)):
+            shutil.copy(path, to / path.name)
     card = (Path(__file__).parent / "card.md").read_text()
     n_parameters = sum(tensor.numel() for tensor in state.values())
     card = card.replace("<!-- scores -->", score_table(scores)).replace(
