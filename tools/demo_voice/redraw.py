@@ -7,6 +7,7 @@ the codec's own codes as the model's codes do. Each utterance follows another on
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -48,6 +49,9 @@ class Speaker:
             n_codebooks=config.n_codebooks,
             device=torch.device("cpu"),
         )
+        sizes = json.loads((codec / "codec.json").read_text())["config"]
+        self._n_entries = int(sizes["codebook_size"])
+        """The model's vocabulary has a few more, which a trained model does not draw."""
         self._temperature = temperature
 
     @torch.inference_mode()
@@ -93,6 +97,6 @@ class Speaker:
         drawn = codes.T.clone()
         for codebook in range(1, len(codes)):
             # Codes from `codebook` on are still the true ones; attention is causal and does not see them.
-            logits = self.network.depth_logits(hidden, drawn)[:, codebook - 1]
+            logits = self.network.depth_logits(hidden, drawn)[:, codebook - 1, : self._n_entries]
             drawn[:, codebook] = torch.multinomial((logits / self._temperature).softmax(-1), 1)[:, 0]
         return drawn.T
