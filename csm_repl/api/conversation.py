@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 import torch
@@ -30,6 +31,8 @@ _AUDIO_KEYS = ("audio", "path", "url")
 _LONGEST_CLIP_S = 600.0
 _MOST_BYTES = 100 * 2**20
 _TIMEOUT_S = 20.0
+_MOST_DIGITS = 10
+"""Of a role; int() refuses some thousands in words of its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,9 +90,12 @@ def read_message(message: Mapping[str, Any], where: str) -> Message:
             raise ValueError(f"{where} has no {key}.")
     role = message["role"]
     if isinstance(role, str):
-        if not role.strip().isdecimal():
-            raise ValueError(f'{where}["role"] must be the speaker\'s number, such as "0", and is {role!r}.')
-        role = int(role)
+        digits = role.strip()
+        if not digits.isdecimal() or len(digits) > _MOST_DIGITS:
+            raise ValueError(
+                f'{where}["role"] must be the speaker\'s number, such as "0", and is {role[:40]!r}.'
+            )
+        role = int(digits)
     speaker = checked_integer(role, f'{where}["role"]', 0, 2**31 - 1)
     content = message["content"]
     if isinstance(content, str):
@@ -134,36 +140,35 @@ def _samples(value: Any, where: str) -> torch.Tensor:
     if isinstance(value, str | os.PathLike):
         return _of_file(os.fspath(value), where)
     if isinstance(value, list | tuple):
-        value = np.asarray(value, dtype=np.float32)
+        try:
+            value = np.asarray(value, dtype=np.float32)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise ValueError(f"{where} is no list of samples: {error}.") from error
     return mono_samples(value, where)
 
 
 def _of_file(name: str | bytes, where: str) -> torch.Tensor:
     if not isinstance(name, str):
         raise ValueError(f"{where} must be a string or a path, not bytes.")
-    address = urlsplit(name)
-    if address.scheme == "file":
-        name = unquote(address.path)
-    elif address.scheme in {"http", "https"}:
-        return _of_address(name, where)
     try:
-        return read_mono(Path(name), max_seconds=_LONGEST_CLIP_S)
-    except (CsmReplError, OSError) as error:
+        address = urlsplit(name)
+        if address.scheme in {"http", "https"}:
+            return _of_address(name)
+        path = url2pathname(address.path) if address.scheme == "file" else name
+        return read_mono(Path(path), max_seconds=_LONGEST_CLIP_S)
+    except (CsmReplError, OSError, ValueError) as error:
         raise ValueError(f"{where} cannot be read: {error}") from error
 
 
-def _of_address(address: str, where: str) -> torch.Tensor:
+def _of_address(address: str) -> torch.Tensor:
     from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
     data = io.BytesIO()
-    try:
-        with get_session().get(address, stream=True, timeout=_TIMEOUT_S) as answer:
-            answer.raise_for_status()
-            for chunk in answer.iter_content(2**16):
-                data.write(chunk)
-                if data.tell() > _MOST_BYTES:
-                    raise ValueError(f"{where} is larger than {_MOST_BYTES // 2**20} MB.")
-        data.seek(0)
-        return read_mono(data, max_seconds=_LONGEST_CLIP_S)
-    except (CsmReplError, OSError) as error:
-        raise ValueError(f"{where} cannot be had: {error}") from error
+    with get_session().get(address, stream=True, timeout=_TIMEOUT_S) as answer:
+        answer.raise_for_status()
+        for chunk in answer.iter_content(2**16):
+            data.write(chunk)
+            if data.tell() > _MOST_BYTES:
+                raise ValueError(f"it is larger than {_MOST_BYTES // 2**20} MB.")
+    data.seek(0)
+    return read_mono(data, max_seconds=_LONGEST_CLIP_S)

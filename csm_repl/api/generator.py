@@ -222,7 +222,7 @@ class Generator:
         if not turns:
             return []
         speech = self._speech_for(min(batch, len(turns)))
-        results: list[TurnResult | Exception] = [*map(RuntimeError, ["no result"] * len(turns))]
+        results: dict[int, TurnResult | Exception] = {}
         with contextlib.closing(speech.speak_all(turns)) as events:
             for index, event in events:
                 if isinstance(event, TurnOver):
@@ -231,7 +231,7 @@ class Generator:
                     if not return_exceptions:
                         raise event.error
                     results[index] = event.error
-        return results
+        return [results[index] for index in range(len(turns))]
 
     def _speech_for(self, n_slots: int) -> Speech:
         """Speech with at least so many slots, and no fewer than it had."""

@@ -27,7 +27,7 @@ from csm_repl.audio import SAMPLE_RATE, write_audio
 __all__ = ["AutoProcessor", "CsmForConditionalGeneration", "CsmInputs"]
 
 USUAL_NEW_TOKENS = 125
-"""Frames of a take; what the hub's generation_config.json of sesame/csm-1b says."""
+"""Frames of a take where none are asked for: ten seconds."""
 
 _BOS, _EOS, _AUDIO = "<|begin_of_text|>", "<|end_of_text|>", "<|AUDIO|>"
 _TURN = re.compile(
@@ -35,8 +35,10 @@ _TURN = re.compile(
     rf"(?P<audio>{re.escape(_AUDIO)}(?:<\|audio_eos\|>)?)?\Z",
     re.DOTALL,
 )
-_IGNORED = {"use_cache", "cache_implementation", "pad_token_id", "return_dict_in_generate"}
-"""What changes how transformers works, and not what it makes."""
+_LOADING = {"attn_implementation", "low_cpu_mem_usage", "use_safetensors"}
+_READING = {"return_tensors", "padding"}
+_GENERATING = {"use_cache", "cache_implementation", "pad_token_id"}
+"""Options, here and above, that change how transformers works, and not what it makes."""
 _Value = TypeVar("_Value")
 
 
@@ -70,6 +72,7 @@ class AutoProcessor:
         *,
         tokenize: bool = True,
         return_dict: bool = True,
+        output_labels: bool = False,
         **options: Any,
     ) -> CsmInputs:
         """One conversation, or several to be continued side by side.
@@ -79,7 +82,8 @@ class AutoProcessor:
         """
         if not (tokenize and return_dict):
             raise ValueError("apply_chat_template gives a dictionary only: tokenize=True, return_dict=True.")
-        _refuse(options, {"return_tensors", "padding", "add_special_tokens", "sampling_rate"})
+        _refuse_labels(output_labels)
+        _refuse(options, _READING, add_special_tokens=True, sampling_rate=SAMPLE_RATE)
         several = not is_conversation(conversation)
         if several and not (isinstance(conversation, Sequence) and all(map(is_conversation, conversation))):
             raise ValueError(
@@ -100,9 +104,8 @@ class AutoProcessor:
         Raises:
             ValueError: a text without a speaker, or another number of sounds than it has places for.
         """
-        if output_labels:
-            raise ValueError("output_labels is for training: csm-repl train does that.")
-        _refuse(options, {"add_special_tokens", "return_tensors", "padding", "sampling_rate"})
+        _refuse_labels(output_labels)
+        _refuse(options, _READING, add_special_tokens=True, sampling_rate=SAMPLE_RATE)
         texts = [text] if isinstance(text, str) else list(text)
         sounds = _list_of_sounds(audio)
         prompts = [_prompt(each, f"text[{index}]", sounds) for index, each in enumerate(texts)]
@@ -145,8 +148,11 @@ class CsmForConditionalGeneration:
         Args:
             model: a name on the hub or a folder, in any published layout.
             device_map: the device.
-            torch_dtype: `dtype` in transformers' words.
+            torch_dtype: `dtype` in transformers' words, as `local_files_only` is `offline`.
         """
+        options = {name: value for name, value in options.items() if name not in _LOADING}
+        if "local_files_only" in options:
+            options["offline"] = bool(options.pop("local_files_only"))
         dtype = options.pop("dtype", torch_dtype)
         if dtype is not None:
             options["dtype"] = str(dtype).removeprefix("torch.")
@@ -207,7 +213,7 @@ class CsmForConditionalGeneration:
         do_sample = _for_both("do_sample", do_sample, depth_decoder_do_sample)
         temperature = _for_both("temperature", temperature, depth_decoder_temperature)
         top_k = _for_both("top_k", top_k, depth_decoder_top_k)
-        _refuse(options, _IGNORED)
+        _refuse(options, _GENERATING, return_dict_in_generate=False)
         frames = USUAL_NEW_TOKENS if max_new_tokens is None else max_new_tokens
         checked_integer(frames, "max_new_tokens", 1, 2**20)
         requests = [
@@ -222,7 +228,7 @@ class CsmForConditionalGeneration:
             )
             for index, prompt in enumerate(prompts)
         ]
-        results = self.generator.results_of(requests, batch=max(1, len(requests)))
+        results = self.generator.results_of(requests)
         takes = [result for result in results if not isinstance(result, Exception)]
         if output_audio:
             return [take.samples.to(self.device) for take in takes]
@@ -236,10 +242,20 @@ def _for_both(name: str, value: _Value | None, depth: _Value | None) -> _Value |
     return depth if value is None else value
 
 
-def _refuse(options: Mapping[str, Any], harmless: set[str]) -> None:
+def _refuse(options: Mapping[str, Any], harmless: set[str], **usual: Any) -> None:
+    """Refuses what would be given in vain. `harmless` may have any value, `usual` the one it has here."""
     for name, value in options.items():
-        if name not in harmless and value is not None:
+        if value is None or name in harmless:
+            continue
+        if name not in usual:
             raise ValueError(f"{name} is not known here.")
+        if value != usual[name]:
+            raise ValueError(f"{name} can only be {usual[name]!r} here, not {value!r}.")
+
+
+def _refuse_labels(output_labels: bool) -> None:
+    if output_labels:
+        raise ValueError("output_labels is for training: csm-repl train does that.")
 
 
 def _list_of_sounds(audio: Any) -> list[Any]:

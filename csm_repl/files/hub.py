@@ -29,7 +29,7 @@ from csm_repl.files.checkpoint import (
 from csm_repl.files.companions import MIMI_FILE, MIMI_REPO, TOKENIZER_MIRROR
 from csm_repl.files.json_files import read_config
 from csm_repl.files.layouts import TRANSFORMERS
-from csm_repl.files.text_front import FRONT_FILE
+from csm_repl.files.text_front import FRONT_FILE, front_names
 
 __all__ = ["DEFAULT_MODEL", "ModelFiles", "find_companions", "find_model", "hub_login"]
 
@@ -196,15 +196,13 @@ def _from_hub(repo: str, revision: str | None, hub: _Hub) -> ModelFiles:
         for name in ("tokenizer.json", "tokenizer_config.json", own_codec, "codec.json")
         if name is not None and name in available
     ]
-    if FRONT_FILE in available:
-        # Its files lie beside it, and are small.
-        fronts = {name for name in available if name.endswith(".txt.gz") and "/" not in name}
-        others += [_Wanted(repo, name, revision) for name in sorted({FRONT_FILE, *fronts})]
     if not tokenizer_here:
         others.append(_Wanted(TOKENIZER_MIRROR, "tokenizer.json"))
-    # The config names the weights; it is gated like them, so access is checked together with the rest.
-    hub.check([_Wanted(repo, "config.json", revision), *others])
-    [config_path] = hub.download([_Wanted(repo, "config.json", revision)])
+    # These name what else is needed; they are gated like the weights, so access is checked with the rest.
+    naming = [_Wanted(repo, name, revision) for name in ("config.json", FRONT_FILE) if name in available]
+    hub.check([*naming, *others])
+    config_path, *fronts = hub.download(naming)
+    others += [_Wanted(repo, name, revision) for front in fronts for name in front_names(front)]
     config = read_config(config_path)
     layout, names, index = weight_names(config, available)
     inside = layout == TRANSFORMERS and "codec_config" in config
@@ -240,6 +238,8 @@ def _complete_snapshot(folder: Path, repo: str, hub: _Hub) -> ModelFiles | None:
         return None
     if index is not None:
         names = shard_names(read_config(folder / index), source=index)
+    if FRONT_FILE in available:
+        names = (*names, *front_names(folder / FRONT_FILE))
     if not set(names) <= available:
         return None
     tokenizer: Path | None = folder / "tokenizer.json"

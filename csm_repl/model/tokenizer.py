@@ -14,7 +14,7 @@ from csm_repl.text.phones import PhoneFront
 __all__ = ["Tokenizer"]
 
 
-_SPEAKER = re.compile(r"\[\d+\]")
+_SPEAKER = re.compile(r"\[-?\d+\]")
 """What stands before the text of a turn, see `engine.spoken_text`; the front does not read it."""
 _LLAMA_BOS, _LLAMA_EOS = "<|begin_of_text|>", "<|end_of_text|>"
 

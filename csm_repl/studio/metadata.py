@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -50,7 +51,7 @@ def turn_meta(
     return {
         "text": text,
         "said": said,
-        "replacements": [{"start": each.start, "end": each.end, "said": each.said} for each in replacements],
+        "replacements": list(map(asdict, replacements)),
         "speaker": speaker,
         "voice": voice,
         "seed": seed,

@@ -12,7 +12,7 @@ import unicodedata
 
 from csm_repl.text.pauses import Pause, split_pauses
 
-__all__ = ["ceiling_seconds", "expected_seconds"]
+__all__ = ["ceiling_seconds", "clock_time", "expected_seconds"]
 
 CEILING_CHARS_PER_S = 6.0
 CEILING_EXTRA_S = 2.5
@@ -63,3 +63,10 @@ def expected_seconds(text: str) -> float:
         part.seconds if isinstance(part, Pause) else 0.5 + _spoken_chars(part) / USUAL_CHARS_PER_S
         for part in split_pauses(text)
     )
+
+
+def clock_time(seconds: float) -> str:
+    """`3:20`, and from an hour on `1:02:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

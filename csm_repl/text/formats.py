@@ -13,8 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from csm_repl.errors import LineError
 from csm_repl.text.cast import Cast
@@ -24,7 +23,7 @@ from csm_repl.text.voice_names import NamedTurn, Roster, VoiceName, could_be_nam
 __all__ = ["FORMATS", "Format", "ScriptReader", "Survey", "number_in", "open_reader"]
 
 Format = Literal["plain", "names", "tags", "jsonl"]
-FORMATS: tuple[Format, ...] = ("plain", "names", "tags", "jsonl")
+FORMATS: tuple[Format, ...] = get_args(Format)
 
 _NEARLY_ALL = 0.9
 _LEAST_NAMES = 3
@@ -312,17 +311,13 @@ def _is_json(row: str) -> bool:
     )
 
 
-@dataclass
 class Survey:
     """What a whole script looks like."""
 
-    n_lines: int = 0
-    """With something to speak."""
-    n_names: int = 0
-    n_tags: int = 0
-    n_jsonl: int = 0
-
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
+        self.n_lines = 0
+        """With something to speak."""
+        self.n_names = self.n_tags = self.n_jsonl = 0
         self._named: set[str] = set()
         self._numbers: set[int] = set()
 

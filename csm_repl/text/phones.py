@@ -136,7 +136,7 @@ class PhoneFront:
         at = self._lexicon.find(line, max(0, self._begins.get(word[:1], 0)))
         if at < 0:
             return None
-        return self._lexicon[at + len(line) : self._lexicon.find(b"\n", at + 1)].decode()
+        return self._lexicon[at + len(line) : self._lexicon.find(b"\n", at + 1)].decode("ascii", "replace")
 
 
 def _plain(word: str) -> str:

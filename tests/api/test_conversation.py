@@ -271,6 +271,7 @@ def test_the_take_of_a_batch_is_reproducible_and_cut_where_it_is_told(quick_chec
         ({"num_beams": 4}, "num_beams is not known"),
         ({"temperature": 0.5, "depth_decoder_temperature": 0.7}, "one value is for both"),
         ({"max_new_tokens": 0}, "max_new_tokens must be"),
+        ({"return_dict_in_generate": True}, "return_dict_in_generate can only be False"),
     ],
 )
 def test_options_that_cannot_be_followed_are_named(
@@ -288,6 +289,21 @@ def test_training_and_other_devices_are_refused(generator: Generator) -> None:
         CsmForConditionalGeneration(generator).to("cuda")
     with pytest.raises(ValueError, match="return_dict"):
         AutoProcessor().apply_chat_template([message(0, "Hi.")], tokenize=False)
+    with pytest.raises(ValueError, match="csm-repl train"):
+        AutoProcessor().apply_chat_template([message(0, "Hi.")], output_labels=True)
+    with pytest.raises(ValueError, match="add_special_tokens can only be True"):
+        AutoProcessor()("[0]Hi.", add_special_tokens=False)
+    with pytest.raises(ValueError, match="sampling_rate can only be 24000"):
+        AutoProcessor()("[0]Hi.", sampling_rate=16_000)
+
+
+def test_options_that_change_nothing_are_taken(quick_checkpoint: Path) -> None:
+    model = CsmForConditionalGeneration.from_pretrained(
+        quick_checkpoint, local_files_only=True, low_cpu_mem_usage=True, attn_implementation="sdpa"
+    )
+    inputs = AutoProcessor()("[0]Hi.", return_tensors="pt", padding=True, add_special_tokens=True)
+    options = {"use_cache": True, "return_dict_in_generate": False, "pad_token_id": 0}
+    assert model.eval().generate(**inputs, max_new_tokens=2, **options).shape[1] <= 2
 
 
 # --- sound in a message -----------------------------------------------------------------------------------
@@ -364,11 +380,16 @@ LAST = message(0, "Hi.")
             r'\["content"\]\[1\] must have one of audio, path and url',
         ),
         ([message(0, "Hi.", "nowhere.wav"), LAST], r'\["content"\]\[1\]\["path"\] cannot be read'),
-        ([message(0, "Hi.", "http://127.0.0.1:9/a.wav", "url"), LAST], r'\["url"\] cannot be had'),
+        ([message(0, "Hi.", "http://127.0.0.1:9/a.wav", "url"), LAST], r'\["url"\] cannot be read'),
         ([message(0, "Hi.", {"bytes": b""}), LAST], "has no array"),
         ([message(0, "Hi.", {"array": SOUND, "sampling_rate": 0}), LAST], "sampling_rate"),
         ([message(0, "Hi.", SOUND + np.nan), LAST], "holds NaN"),
         ([message(0, "Hi.", 5), LAST], "must be a torch tensor or a numpy array"),
+        ([{"role": "9" * 5000, "content": "Hi."}], r'"role"\] must be the speaker'),
+        ([message(0, "Hi.", ["a", "b"]), LAST], r'"content"\]\[1\].* is no list of samples'),
+        ([message(0, "Hi.", [[0.1], [0.1, 0.2]]), LAST], r'"content"\]\[1\].* is no list of samples'),
+        ([message(0, "Hi.", "a\0b.wav", "path"), LAST], r'\["path"\] cannot be read'),
+        ([message(0, "Hi.", "http://[", "url"), LAST], r'\["url"\] cannot be read'),
     ],
 )
 def test_a_wrong_form_is_one_error_that_names_the_place(conversation: Any, told: str) -> None:

@@ -21,9 +21,11 @@ from csm_repl.errors import CheckpointError, ExitCode, HubError
 from csm_repl.files.checkpoint import find_checkpoint
 from csm_repl.files.companions import MIMI_FILE, MIMI_REPO, TOKENIZER_MIRROR
 from csm_repl.files.hub import DEFAULT_MODEL, ModelFiles, find_model, hub_login
+from csm_repl.files.text_front import open_front
 from csm_repl.model.tokenizer import Tokenizer
 from csm_repl.model.weights.convert import load_csm
 from tests.support.fake_hub import TOKEN, FakeHub
+from tests.support.fronts import write_front
 from tests.support.layout_writer import (
     read_original,
     transformers_config,
@@ -167,6 +169,38 @@ def test_a_commit_can_be_asked_for_and_is_found_again(published: FakeHub) -> Non
     published.log.clear()
     assert find_model(MODEL, revision=commit) == first
     assert published.log == []
+
+
+@pytest.fixture
+def with_front(published: FakeHub, tmp_path: Path) -> FakeHub:
+    """The model with a text front, beside files that look like its own."""
+    folder = tmp_path / "front"
+    folder.mkdir()
+    write_front(folder)
+    published.repos[MODEL].files |= {path.name: path.read_bytes() for path in folder.iterdir()}
+    published.repos[MODEL].files["old.txt.gz"] = b"x"
+    return published
+
+
+def test_the_files_of_a_text_front_are_those_that_it_names(with_front: FakeHub) -> None:
+    files = find_model(MODEL)
+    assert open_front(files.folder) is not None
+    assert f"{MODEL}/old.txt.gz" not in with_front.downloads()
+    with_front.log.clear()
+    assert find_model(MODEL) == files
+    assert with_front.log == []
+
+
+def test_a_lost_file_of_a_text_front_is_downloaded_again(with_front: FakeHub) -> None:
+    files = find_model(MODEL)
+    (files.folder / "letters.txt.gz").unlink()
+    assert open_front(find_model(MODEL).folder) is not None
+
+
+def test_a_text_front_that_the_repository_lacks_stops_before_any_weights(with_front: FakeHub) -> None:
+    del with_front.repos[MODEL].files["letters.txt.gz"]
+    hub_error(MODEL)
+    assert f"{MODEL}/model.safetensors" not in with_front.downloads()
 
 
 def test_what_takes_time_is_said(published: FakeHub) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,7 @@ def test_the_tokenizer_gets_phones_and_the_speaker_as_it_is(folder: Path) -> Non
     plain = Tokenizer(folder / "tokenizer.json", vocab_size=30)
     assert tokenizer.encode("Hello, world!") == plain.encode("HH AH0 L OW1 , W ER1 L D !")
     assert tokenizer.encode("[0]Hello")[2:] == plain.encode("[0] HH AH0 L OW1")[2:]
+    assert tokenizer.encode("[-1]Hello") == plain.encode("[-1] HH AH0 L OW1")
     assert tokenizer.unwritable("Hello 日本!") == "日本"
 
 
@@ -53,9 +56,18 @@ def test_the_tokenizer_gets_phones_and_the_speaker_as_it_is(folder: Path) -> Non
         ({"letters": "../letters.txt.gz"}, "names no file as letters"),
         ({"lexicon": "nowhere.txt.gz"}, "cannot be read"),
         ({"lexicon": "text.json"}, "cannot be read"),
+        ({"lexicon": "pipe"}, "no regular file"),
+        ({"lexicon": "cut.gz"}, "cannot be read"),
+        ({"letters": "damaged.gz"}, "cannot be read"),
+        ({"lexicon": "bomb.gz"}, "more than 64 MB"),
     ],
 )
 def test_a_broken_one_is_a_sentence(folder: Path, change: dict[str, Any], cause: str) -> None:
+    content = gzip.compress(b"hello HH AH0 L OW1\n" * 100)
+    os.mkfifo(folder / "pipe")
+    (folder / "cut.gz").write_bytes(content[:-12])
+    (folder / "damaged.gz").write_bytes(content[:12] + b"\xff" * 8 + content[20:])
+    (folder / "bomb.gz").write_bytes(gzip.compress(bytes(65 * 2**20)))
     path = folder / "text.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(CheckpointError, match=cause):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from csm_repl.errors import LineError
-from csm_repl.text.formats import ScriptReader, Survey, open_reader
+from csm_repl.settings.registry import spec
+from csm_repl.text.formats import FORMATS, ScriptReader, Survey, open_reader
 from csm_repl.text.grammar import Command, Heading, Line
 from csm_repl.text.voice_names import NOBODY, Roster
 
@@ -307,3 +308,11 @@ def test_comments_headings_and_commands_are_read_in_every_notation(how: str) -> 
 def test_numbers_at_the_end_are_spoken_in_other_notations(how: str) -> None:
     reader = open_reader(how, COMMANDS)
     assert heard(reader, ["Ben: Drawer!2" if how == "names" else "[S2] Drawer!2"]) == [[(1, "Drawer!2")]]
+
+
+def test_the_setting_has_the_notations_and_auto() -> None:
+    parse = spec("format").parse
+    for name in ("auto", *FORMATS):
+        assert parse(name) == name
+    with pytest.raises(ValueError, match=", ".join(("auto", *FORMATS[:-1]))):
+        parse("none")

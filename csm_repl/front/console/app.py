@@ -191,7 +191,7 @@ class ConsoleApp:
             if n_lines > 1:
                 self._printer.handle(Notice(summary(waiting)), self._line)
                 if self._studio.settings.format == "auto":
-                    reader = block_reader(waiting, "auto")
+                    reader = block_reader(waiting)
             while waiting and not stopped and not self._quit:
                 line = waiting.pop(0)
                 self._line += 1

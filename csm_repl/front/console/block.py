@@ -27,13 +27,9 @@ def pasted(text: str, *, at_end: bool = True) -> str:
     return text.rstrip("\n") if at_end else text
 
 
-def block_reader(lines: Sequence[str], how: str) -> ScriptReader:
-    """Reads the lines as a script of just these would be read.
-
-    Args:
-        how: the setting `format`.
-    """
-    return open_reader(how, command_names(), Survey.of(lines))
+def block_reader(lines: Sequence[str]) -> ScriptReader:
+    """Reads the lines as a script of just these would be read where no notation is set."""
+    return open_reader("auto", command_names(), Survey.of(lines))
 
 
 def is_command(line: str) -> bool:

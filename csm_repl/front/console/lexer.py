@@ -47,6 +47,7 @@ class LineLexer(Lexer):
     def lex_document(self, document: Document) -> Callable[[int], StyleAndTextTuples]:
         rows = document.lines
         primaries = [self._primary()]
+        voices = self._voices()
 
         def get_line(number: int) -> StyleAndTextTuples:
             if number >= len(rows):
@@ -59,7 +60,7 @@ class LineLexer(Lexer):
                     self._names,
                     primaries[number],
                     offsets=self._offsets(),
-                    voices=self._voices(),
+                    voices=voices,
                 )
             ]
 

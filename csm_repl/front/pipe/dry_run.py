@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from csm_repl.errors import CsmReplError, ExitCode, LineError
@@ -12,6 +11,7 @@ from csm_repl.front.pipe.rehearsal import Rehearsal, Rehearsed
 from csm_repl.front.pipe.scripts import script_rows
 from csm_repl.settings import Settings
 from csm_repl.terminal import show, show_json, tell
+from csm_repl.text.duration import clock_time
 from csm_repl.voices.listing import ListedVoices
 
 __all__ = ["run_dry"]
@@ -41,12 +41,8 @@ def run_dry(settings: Settings, scripts: Sequence[str]) -> ExitCode:
             if rehearsal.quit:
                 break
         shown.end(rehearsal)
-    except KeyboardInterrupt:
-        return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        # Python would complain once more when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.SOME_LINES_FAILED
+    except BrokenPipeError:  # nobody reads any more, which is no error of the disk
+        raise
     except OSError as error:  # a full disk, a closed stdout
         from csm_repl.audio import output_error
 
@@ -97,12 +93,11 @@ class _Text:
             name = "" if voice.voice == f"speaker {speaker}" else f" {voice.voice}"
             clip = "" if voice.has_clip else ", without a clip"
             turns = f"{voice.n_turns} turn{'s' if voice.n_turns > 1 else ''}"
-            tell(f"Speaker {speaker}{name}: {turns}, about {_time(voice.seconds)}{clip}.")
+            tell(f"Speaker {speaker}{name}: {turns}, about {clock_time(voice.seconds)}{clip}.")
         total = sum(voice.seconds for voice in rehearsal.cast.values())
         failing = f", {self.n_failed} will fail" if self.n_failed else ""
-        tell(
-            f"{self.n_lines} line{'' if self.n_lines == 1 else 's'}{failing}, about {_time(total)} of sound."
-        )
+        lines = f"{self.n_lines} line{'' if self.n_lines == 1 else 's'}"
+        tell(f"{lines}{failing}, about {clock_time(total)} of sound.")
 
     def _where(self, number: int, word: str = "") -> str:
         return f"{word}{number}" if self.script is None else f"{self.script}:{number}"
@@ -124,10 +119,7 @@ class _Json(_Text):
                     "voice": turn.voice,
                     "text": turn.text,
                     "said": turn.said,
-                    "replacements": [
-                        {"start": each.start, "end": each.end, "said": each.said}
-                        for each in turn.replacements
-                    ],
+                    "replacements": list(map(asdict, turn.replacements)),
                 }
                 for turn in line.turns
             ]
@@ -163,9 +155,3 @@ class _Json(_Text):
     def _object(self, kind: str, number: int, **values: Any) -> None:
         script = {} if self.script is None else {"script": self.script}
         show_json({"type": kind, **script, "line": number, **values})
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -73,6 +73,7 @@ class Rehearsal:
 
     def __post_init__(self) -> None:
         self._hints = SpeakerHints()
+        self._roster = Roster(self.voices.speakers)
         self._pronounce = PronounceFile(self.settings.references)
         self.complaints = list(self._pronounce.look())
         """What is wrong with the user's own table."""
@@ -90,7 +91,7 @@ class Rehearsal:
         if isinstance(text, LineError):
             raise text
         offsets = self.settings.offsets == "on"
-        parsed = read_line(reader, text, Roster(self.voices.speakers), offsets=offsets)
+        parsed = read_line(reader, text, self._roster, offsets=offsets)
         news = reader.news()
         if isinstance(parsed, Command):
             return Rehearsed(command=parsed, notices=[*news, *self._obeyed(parsed)])

@@ -9,6 +9,7 @@ from typing import TextIO
 
 from csm_repl.clock import working_seconds
 from csm_repl.events import Audio, Event, LineDone, Progress, TurnStarted
+from csm_repl.text.duration import clock_time
 
 __all__ = ["ScriptProgress", "StatusLine"]
 
@@ -108,7 +109,7 @@ class ScriptProgress:
         text = f"Spoke {n_spoken}{of_all} line{'s' if n_lines > 1 else ''}"
         if self._audio_s:
             factor = elapsed_s / self._audio_s
-            text += f": {_time(self._audio_s)} of audio in {_time(elapsed_s)} (RTF {factor:.2f})"
+            text += f": {clock_time(self._audio_s)} of audio in {clock_time(elapsed_s)} (RTF {factor:.2f})"
         self._say(f"{text}.")
         for line, cause in list(self._failed.items())[:_MOST_FAILURES]:
             where = line if isinstance(line, str) else f"Input line {line}"
@@ -127,16 +128,10 @@ class ScriptProgress:
             made += min(generated_s, expected[line])
         left = sum(expected.values()) - made - sum(expected[each] for each in over & self._failed.keys())
         if made > 0:
-            text += f", about {_time(left * (self._clock() - self._began) / made)} left"
+            text += f", about {clock_time(left * (self._clock() - self._began) / made)} left"
         return text
 
     def _draw(self) -> None:
         if self._status is not None and self._expected:
             self._drawn = self._clock()
             self._status.show(self.text())
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -155,23 +155,7 @@ _MEASURE = re.compile(
     rf"(?:{_UNIT}|-(?P<glued>{any_of(UNITS)})(?=\s[a-z]))(?:\s(?P<compass>[NSEW])(?![\w])|(?P<stop>\.)(?=\s{{1,2}}[a-z]))?"
 )
 _MEASURED_SIZE = re.compile(rf"(?P<low>{AMOUNT})\s?[x×]\s?(?P<high>{AMOUNT}){_UNIT}")
-_WITH_STOP = {
-    "ft",
-    "lb",
-    "lbs",
-    "oz",
-    "yd",
-    "mi",
-    "hr",
-    "hrs",
-    "min",
-    "mins",
-    "sec",
-    "secs",
-    "tbsp",
-    "tsp",
-    "gal",
-}
+_WITH_STOP = word_set("ft lb lbs oz yd mi hr hrs min mins sec secs tbsp tsp gal")
 """Abbreviations that are written with a full stop, too."""
 _HOURS_BEFORE = re.compile(r"\d\s?h(?:rs?|ours?)?\.?\s?\Z")
 _FEET_AND_SOME = re.compile(r"(\d{1,2})\s?ft\.?\s(\d{1,2})\s?in(?:\.(?=\s{1,2}[a-z]))?(?![\w])")
