@@ -47,7 +47,6 @@ class LineLexer(Lexer):
     def lex_document(self, document: Document) -> Callable[[int], StyleAndTextTuples]:
         rows = document.lines
         primaries = [self._primary()]
-        voices = self._voices()
 
         def get_line(number: int) -> StyleAndTextTuples:
             if number >= len(rows):
@@ -60,7 +59,7 @@ class LineLexer(Lexer):
                     self._names,
                     primaries[number],
                     offsets=self._offsets(),
-                    voices=voices,
+                    voices=self._voices(),
                 )
             ]
 
