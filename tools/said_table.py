@@ -16,10 +16,16 @@ from tests.support.paths import ROOT
 TABLE = ROOT / "tests" / "text" / "normalise" / "cases.tsv"
 
 
+def table() -> list[tuple[str, str, str]]:
+    """Its cases: kind, as typed, as said."""
+    lines = TABLE.read_text(encoding="utf-8").splitlines()[1:]
+    rows = [line.split("\t") for line in lines if line and not line.startswith("#")]
+    return [(kind, typed, said) for kind, typed, said in rows]
+
+
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
-    lines = TABLE.read_text(encoding="utf-8").splitlines()[1:]
-    cases = [line.split("\t") for line in lines if line and not line.startswith("#")]
+    cases = table()
     right, all_of = Counter[str](), Counter[str]()
     for kind, typed, said in cases:
         found = normalise(typed).said

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import batch, codec_slots, conversation, first_audio, gpu, joining, parts
+from bench import batch, codec_slots, conversation, first_audio, gpu, joining, parts, text
 from bench.peers.base import Job, Take
 from bench.report import print_table
 from csm_repl.errors import UsageError
@@ -60,6 +60,18 @@ def test_first_audio() -> None:
 def test_joining() -> None:
     found = joining.measure("none", arguments(chunks="8,30", context=30, frames=4, rounds=1))
     assert list(found) == ["8", "30"]
+    assert positive(found)
+
+
+def test_text() -> None:
+    found = text.measure(["It costs 5 dollars.", "I see."], n_bytes=1000, n_lines=3, rounds=1)
+    assert list(found) == [
+        "normalise, the texts",
+        "normalise, the tests' cases",
+        "--dry-run, the texts",
+        "--dry-run, numbers",
+        "--help",
+    ]
     assert positive(found)
 
 
