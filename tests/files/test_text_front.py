@@ -24,7 +24,7 @@ from tests.support.fronts import write_front
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A front with a tokenizer that knows a few phones, and the brackets and digits of a speaker."""
-    vocabulary = "<unk> <|begin_of_text|> <|end_of_text|> [ ] 0 1 HH AH0 L OW1 , W ER1 D ! K S"
+    vocabulary = "<unk> <|begin_of_text|> <|end_of_text|> [ ] 0 1 [-1] HH AH0 L OW1 , W ER1 D ! K S"
     backend = Backend(
         models.WordLevel({word: index for index, word in enumerate(vocabulary.split())}, unk_token="<unk>")
     )
@@ -67,7 +67,8 @@ def test_a_broken_one_is_a_sentence(folder: Path, change: dict[str, Any], cause:
     os.mkfifo(folder / "pipe")
     (folder / "cut.gz").write_bytes(content[:-12])
     (folder / "damaged.gz").write_bytes(content[:12] + b"\xff" * 8 + content[20:])
-    (folder / "bomb.gz").write_bytes(gzip.compress(bytes(65 * 2**20)))
+    if "bomb.gz" in change.values():
+        (folder / "bomb.gz").write_bytes(gzip.compress(bytes(65 * 2**20)))
     path = folder / "text.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(CheckpointError, match=cause):

@@ -75,3 +75,7 @@ def test_whatever_is_typed_is_read_as_phones_and_marks(text: str) -> None:
 )
 def test_it_says_which_characters_it_reads(char: str, reads: bool) -> None:
     assert FRONT.reads(char) is reads
+
+
+def test_a_lexicon_of_other_bytes_raises_nothing() -> None:
+    assert PhoneFront(b"hello \xff\xfe\n", Letters({})).read("Hello.") == "\ufffd\ufffd ."
